@@ -1,0 +1,15 @@
+"""A community or village (社区/村): the workbook that people actually fill in."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from connectors.level import LevelConnector
+
+
+class CommunityConnector(LevelConnector):
+    """A community or village (社区/村): the workbook that people actually fill in."""
+
+    level: ClassVar[str] = "community"
+    batch_rows: ClassVar[int] = 5_000
+    requests_per_second: ClassVar[float | None] = 2.0

@@ -1,0 +1,15 @@
+"""A district: its own databases, often with other column names than the city."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from connectors.level import LevelConnector
+
+
+class DistrictConnector(LevelConnector):
+    """A district: its own databases, often with other column names than the city."""
+
+    level: ClassVar[str] = "district"
+    batch_rows: ClassVar[int] = 100_000
+    requests_per_second: ClassVar[float | None] = None

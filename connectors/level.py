@@ -1,0 +1,93 @@
+"""What is true of a level, whatever technology its systems use: scope, batch size, politeness.
+
+The scope of a node is its own region. Every read and every write passes this guard: a row whose jurisdiction lies elsewhere is
+set apart when read (`Changes.outside`), and is an error when written, since that would be the engine's own leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Probe
+from federation.errors import Permanent
+
+
+@dataclass(frozen=True)
+class Scope:
+    """`routes`: for every region code at or below the level, the code of the region at that level it lies in."""
+
+    routes: Mapping[str, str]
+
+    def of(self, jurisdiction: pa.ChunkedArray | pa.Array) -> pa.Array:
+        """For each jurisdiction, the region at this level; null where it lies above, elsewhere or nowhere."""
+        values = jurisdiction.combine_chunks() if isinstance(jurisdiction, pa.ChunkedArray) else jurisdiction
+        codes = pa.array(list(self.routes), pa.string())
+        regions = pa.array(list(self.routes.values()), pa.string())
+        return pc.take(regions, pc.index_in(values, codes))
+
+
+class LevelConnector(Connector):
+    """Base of the four levels. `batch_rows`: rows written at once. `requests_per_second`: politeness towards its systems."""
+
+    level: ClassVar[str]
+    batch_rows: ClassVar[int] = 50_000
+    requests_per_second: ClassVar[float | None] = None
+
+    def __init__(self, inner: Connector, scope: Scope) -> None:
+        super().__init__(inner.node)
+        assert self.node.region.level == self.level, "a level's connector serves regions of that level only"
+        self.inner = inner
+        self.scope = scope
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.inner.capabilities
+
+    def probe(self) -> Probe:
+        return self.inner.probe()
+
+    def prepare(self) -> None:
+        self.inner.prepare()
+
+    def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
+        return self._scoped(self.inner.changes(since, sweep=sweep))
+
+    def fetch(self, keys: pa.Table) -> Changes:
+        return self._scoped(self.inner.fetch(keys))
+
+    def apply(self, batch: Batch) -> Applied:
+        for rows in batch.upserts:
+            if self.node.dataset.jurisdiction in rows.column_names and pc.any(self._outside(rows)).as_py():
+                raise Permanent(
+                    "refused to write a row outside the node's jurisdiction",
+                    "拒绝写入属地以外的记录",
+                    todo="这是引擎缺陷，请报告 / this is a defect of the engine, please report it",
+                    dataset=self.node.dataset.name,
+                    region=str(self.node.region),
+                )
+        return self.inner.apply(batch)
+
+    def notify(self, returns: pa.Table) -> None:
+        self.inner.notify(returns)
+
+    def digest(self) -> Digest:
+        return self.inner.digest()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def _outside(self, rows: pa.Table) -> pa.Array:
+        inside = pc.equal(self.scope.of(rows.column(self.node.dataset.jurisdiction)), self.node.region.code)
+        return pc.invert(pc.fill_null(inside, False))
+
+    def _scoped(self, found: Changes) -> Changes:
+        outside = self._outside(found.rows)
+        if not pc.any(outside).as_py():
+            return found
+        strays = found.rows.filter(outside)
+        return replace(found, rows=found.rows.filter(pc.invert(outside)), outside=strays)

@@ -1,0 +1,134 @@
+"""Records in this process's memory: for trying things out, and for the engine's own tests.
+
+Stores are named (`options.store`); connectors with the same name see the same records. It can act as a system of each kind
+of capture, so that the engine's strategies can be tested without a server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from connectors.base import (
+    Applied,
+    Batch,
+    Capabilities,
+    Changes,
+    Connector,
+    Node,
+    Options,
+    Probe,
+    changes_of,
+    fetched,
+    no_keys,
+)
+from federation.canonical import key_column, key_table
+from federation.errors import Conflict
+
+
+@dataclass
+class Store:
+    """Raw rows by key text, with the sequence number of the last write to each, and the returns shown to its people."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    written: dict[str, int] = field(default_factory=dict)
+    deleted: dict[str, int] = field(default_factory=dict)
+    clock: int = 0
+    returns: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, key: str, values: dict[str, Any]) -> None:
+        """Insert or update one row, as its people would."""
+        self.clock += 1
+        self.rows[key] = {**self.rows.get(key, {}), **values}
+        self.written[key] = self.clock
+        self.deleted.pop(key, None)
+
+    def drop(self, key: str) -> None:
+        """Delete one row, as its people would."""
+        if self.rows.pop(key, None) is not None:
+            self.clock += 1
+            self.deleted[key] = self.clock
+
+
+STORES: dict[str, Store] = {}
+
+
+class MemoryOptions(Options):
+    """`store`: name of the store. `capture`: which kind of system to act as."""
+
+    store: str
+    capture: Literal["snapshot", "cursor", "log"] = "snapshot"
+
+
+class MemoryConnector(Connector):
+    """See the module."""
+
+    options_model = MemoryOptions
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.options = MemoryOptions.model_validate(node.options)
+        self.store = STORES.setdefault(self.options.store, Store())
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self.options.capture, conditional=True, returns=True)
+
+    def probe(self) -> Probe:
+        return Probe(str(self.store.clock), f"{len(self.store.rows)} rows")
+
+    def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
+        if self.options.capture == "snapshot":
+            since, sweep = None, True
+        floor = int(since or 0)
+        picked = [values for key, values in self.store.rows.items() if self.store.written[key] > floor or since is None]
+        result = changes_of(self.node, self._raw(picked), present=False, cursor=str(self.store.clock))
+        every = (
+            changes_of(self.node, self._raw(list(self.store.rows.values())), present=True, cursor=None).present
+            if sweep
+            else None
+        )
+        gone = (
+            self._keys([key for key, at in self.store.deleted.items() if at > floor])
+            if self.options.capture == "log" and since
+            else no_keys(self.node)
+        )
+        return Changes(result.rows, result.rejects, gone, every, result.cursor)
+
+    def fetch(self, keys: pa.Table) -> Changes:
+        return fetched(
+            self.node,
+            changes_of(self.node, self._raw(list(self.store.rows.values())), present=False, cursor=None),
+            keys,
+        )
+
+    def apply(self, batch: Batch) -> Applied:
+        if batch.cursor is not None and int(batch.cursor) != self.store.clock:
+            raise Conflict("the store changed since it was read", "读取后数据已变化", region=str(self.node.region))
+        for rows in batch.upserts:
+            for key, values in zip(key_column(rows, self.node.dataset).to_pylist(), rows.to_pylist()):
+                self.store.put(key, values)
+        gone = key_column(batch.deletes, self.node.dataset).to_pylist()
+        for key in gone:
+            self.store.drop(key)
+        return Applied(sum(rows.num_rows for rows in batch.upserts), len(gone))
+
+    def notify(self, returns: pa.Table) -> None:
+        self.store.returns = returns.to_pylist()
+
+    def _raw(self, rows: list[dict[str, Any]]) -> pa.Table:
+        columns = {name: _column([row.get(name) for row in rows]) for name in self.node.fields}
+        return pa.table(columns) if rows else self.node.schema.empty_table()
+
+    def _keys(self, texts: list[str]) -> pa.Table:
+        return key_table(texts, self.node.dataset)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """One Arrow column; people mix types, and then everything is text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -1,0 +1,77 @@
+"""Opening a node: its technology, a companion for what it lacks, its level's guard, and the retry wrapper, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from connectors.base import Connector, Node
+from connectors.city import CityConnector
+from connectors.community import CommunityConnector
+from connectors.companion import CompanionConnector
+from connectors.district import DistrictConnector
+from connectors.level import LevelConnector, Scope
+from connectors.registry import connector_class
+from connectors.retrying import RetryingConnector
+from connectors.street import StreetConnector
+from federation.errors import DeclarationError
+
+LEVEL_CONNECTORS: dict[str, type[LevelConnector]] = {
+    kind.level: kind for kind in (CityConnector, DistrictConnector, StreetConnector, CommunityConnector)
+}
+
+
+def open_node(
+    node: Node, word: str, scope: Scope, *, lacking: tuple[str, ...] = (), hosted: Callable[[Node], Connector]
+) -> Connector:
+    """The connector of a node, ready to use. `lacking`: fields kept by the engine, in the table that `hosted` opens."""
+    if word == "hosted":
+        inner: Connector = hosted(node)
+    elif lacking:
+        own = tuple(name for name in node.fields if name not in lacking)
+        apart = tuple(name for name in node.fields if name in lacking or name in node.dataset.key)
+        main = build(_part(node, own), word)
+        inner = CompanionConnector(node, main, hosted(_part(node, apart)))
+    else:
+        inner = build(node, word)
+    return RetryingConnector(LEVEL_CONNECTORS[node.region.level](inner, scope))
+
+
+def build(node: Node, word: str) -> Connector:
+    """The bare connector of a node. Raises DeclarationError if its options are not what the connector takes."""
+    kind = connector_class(word)
+    check_options(kind, node.options, node)
+    return kind(node)
+
+
+def check_options(kind: type[Connector], options: dict[str, Any], node: Node) -> None:
+    """Validate a connector's own options. Raises DeclarationError."""
+    try:
+        kind.options_model.model_validate(options)
+    except ValidationError as cause:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            for fault in cause.errors(include_url=False, include_input=False)
+        )
+        raise DeclarationError(
+            f"wrong options: {faults}",
+            f"连接器选项有误：{faults}",
+            todo="改正 options / mend the options",
+            dataset=node.dataset.name,
+            region=str(node.region),
+            system=node.system,
+        ) from cause
+
+
+def _part(node: Node, fields: tuple[str, ...]) -> Node:
+    return Node(
+        node.dataset,
+        node.region,
+        node.system,
+        node.options,
+        fields,
+        {k: v for k, v in node.columns.items() if k in fields},
+        node.timezone,
+    )

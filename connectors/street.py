@@ -1,0 +1,15 @@
+"""A street or town (街镇): small platforms, shared servers, sometimes only spreadsheets."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from connectors.level import LevelConnector
+
+
+class StreetConnector(LevelConnector):
+    """A street or town (街镇): small platforms, shared servers, sometimes only spreadsheets."""
+
+    level: ClassVar[str] = "street"
+    batch_rows: ClassVar[int] = 20_000
+    requests_per_second: ClassVar[float | None] = 10.0

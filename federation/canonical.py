@@ -1,0 +1,400 @@
+"""Canonical typing and fingerprints: the same fact has the same bytes whichever system it comes from.
+
+`conform` turns whatever a system returned (native types, or text from sheets and JSON) into the contract's Arrow types and
+sets aside, with a reason, the rows that cannot be typed. `fingerprints` hashes canonical text with sha256, keyed and cut to
+128 bits, so that the ledger can hold them without holding values. Both are vectorised; neither does I/O.
+
+Canonical text, per type: string/enum as typed, NFC; int decimal digits; float 17 significant digits; decimal with the
+contract's scale; bool 0/1; date ISO 8601; timestamp microseconds since 1970 UTC, cut to milliseconds (what a spreadsheet
+cell can hold); JSON with sorted keys and no spaces. Empty text is null: a sheet cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from federation.contract import Dataset, FieldSpec
+
+REJECTS = pa.schema(
+    [
+        ("locator", pa.string()),
+        ("field", pa.string()),
+        ("value", pa.string()),
+        ("rule", pa.string()),
+        ("reason_zh", pa.string()),
+        ("reason_en", pa.string()),
+    ]
+)
+"""Columns that stand beside the key columns in a table of rejected rows; `locator` says where a person finds the row."""
+
+LOCATOR = "_locator"
+"""Optional column of a raw table: where the row stands (`数据!第 7 行`), carried into the rejects."""
+
+_DATE_FORMATS = [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y年%m月%d日",
+    "%Y%m%d",
+    "%Y.%m.%d",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+]
+_TIME_FORMATS = [
+    "%Y-%m-%d %H:%M:%S.%g",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%d %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M",
+    "%Y年%m月%d日 %H:%M:%S",
+    "%Y年%m月%d日 %H:%M",
+    *_DATE_FORMATS[:4],
+]
+_TRUE = ("true", "t", "1", "yes", "y", "是", "1.0")
+_FALSE = ("false", "f", "0", "no", "n", "否", "0.0")
+_WORDING = {
+    "int": ("应为整数", "must be a whole number"),
+    "float": ("应为数字", "must be a number"),
+    "decimal": (
+        "应为小数，且小数位不超过约定",
+        "must be a decimal number with no more digits than the contract's scale",
+    ),
+    "bool": ("应为 是/否", "must be yes or no"),
+    "date": ("应为日期，如 2026-01-31", "must be a date such as 2026-01-31"),
+    "timestamp": ("应为日期时间，如 2026-01-31 08:00:00", "must be a date and time such as 2026-01-31 08:00:00"),
+    "enum": ("不在允许的取值内", "is not one of the allowed values"),
+    "json": ("应为 JSON", "must be JSON"),
+}
+
+
+def arrow_type(spec: FieldSpec) -> pa.DataType:
+    """The one Arrow type in which a field crosses every boundary."""
+    return {
+        "string": pa.string(),
+        "enum": pa.string(),
+        "json": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "decimal": pa.decimal128(38, spec.scale),
+        "bool": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }[spec.type]
+
+
+def schema(dataset: Dataset, fields: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of these fields, in their order."""
+    return pa.schema([(name, arrow_type(dataset.fields[name])) for name in fields])
+
+
+def reject_schema(dataset: Dataset) -> pa.Schema:
+    """Key columns (typed, null where unreadable) + `REJECTS`."""
+    return pa.schema([*schema(dataset, dataset.key), *REJECTS])
+
+
+@dataclass(frozen=True)
+class Conformed:
+    """`rows`: typed rows, keys unique and not null. `rejects`: the others, one line per row with its first fault."""
+
+    rows: pa.Table
+    rejects: pa.Table
+
+
+def conform(raw: pa.Table, dataset: Dataset, fields: Sequence[str], *, timezone: str = "Asia/Shanghai") -> Conformed:
+    """Type a raw table. Columns of `raw` are named after fields; a missing column is all null; others are dropped.
+
+    Text without a zone is read as local time of `timezone`. A row with a value that cannot be typed, a null in its key, or
+    a key that stands more than once goes to `rejects` (all of the rows that share the key: none of them can be trusted).
+    """
+    target = schema(dataset, fields)
+    columns: dict[str, pa.Array] = {}
+    faults: list[tuple[str, pa.Array, pa.Array, str]] = []
+    for name in fields:
+        spec = dataset.fields[name]
+        if name not in raw.column_names:
+            columns[name] = pa.nulls(raw.num_rows, target.field(name).type)
+            continue
+        source = _flat(raw.column(name))
+        typed = _typed(source, spec, timezone)
+        columns[name] = typed
+        bad = pc.and_(pc.is_null(typed), _filled(source))
+        if pc.any(bad).as_py():
+            faults.append((name, bad, source, spec.type))
+    typed_table = pa.table(columns, schema=target)
+    fault_field, fault_value, fault_rule = _first_faults(typed_table, dataset, faults)
+    rejected = pc.is_valid(fault_field)
+    rows = typed_table.filter(pc.invert(rejected))
+    rejects = _rejects(raw, typed_table, dataset, rejected, fault_field, fault_value, fault_rule)
+    return Conformed(rows, rejects)
+
+
+def _first_faults(
+    typed: pa.Table, dataset: Dataset, faults: list[tuple[str, pa.Array, pa.Array, str]]
+) -> tuple[pa.Array, pa.Array, pa.Array]:
+    count = typed.num_rows
+    fields = pa.nulls(count, pa.string())
+    values = pa.nulls(count, pa.string())
+    rules = pa.nulls(count, pa.string())
+
+    def mark(bad: pa.Array, name: str, value: pa.Array, rule: str) -> None:
+        nonlocal fields, values, rules
+        new = pc.and_(pc.fill_null(bad, False), pc.is_null(fields))
+        values = pc.if_else(new, value, values)
+        fields = pc.if_else(new, pa.scalar(name), fields)
+        rules = pc.if_else(new, pa.scalar(rule), rules)
+
+    for name, bad, source, rule in faults:
+        mark(bad, name, _text(source), f"type:{rule}")
+    for name in dataset.key:
+        mark(pc.is_null(_flat(typed.column(name))), name, pa.nulls(count, pa.string()), "key:missing")
+    if count:
+        keys = key_column(typed, dataset)
+        encoded = keys.dictionary_encode()
+        times = pc.value_counts(keys)
+        by_key = pc.take(times.field("counts"), pc.index_in(encoded.dictionary, times.field("values")))
+        mark(pc.greater(pc.take(by_key, encoded.indices), 1), dataset.key[0], keys, "key:duplicate")
+    return fields, values, rules
+
+
+def _rejects(
+    raw: pa.Table,
+    typed: pa.Table,
+    dataset: Dataset,
+    rejected: pa.Array,
+    field: pa.Array,
+    value: pa.Array,
+    rule: pa.Array,
+) -> pa.Table:
+    locator = (
+        pc.cast(_flat(raw.column(LOCATOR)), pa.string())
+        if LOCATOR in raw.column_names
+        else pa.nulls(typed.num_rows, pa.string())
+    )
+    keys = typed.select(list(dataset.key))
+    whole = (
+        keys.append_column("locator", locator)
+        .append_column("field", field)
+        .append_column("value", value)
+        .append_column("rule", rule)
+    )
+    picked = whole.filter(rejected)
+    wording = [
+        _wording(dataset, *row)
+        for row in zip(*(picked.column(name).to_pylist() for name in ("field", "value", "rule")))
+    ]
+    picked = picked.append_column("reason_zh", pa.array([zh for zh, _ in wording], pa.string()))
+    return picked.append_column("reason_en", pa.array([en for _, en in wording], pa.string())).cast(
+        reject_schema(dataset)
+    )
+
+
+def _wording(dataset: Dataset, field: str, value: str | None, rule: str) -> tuple[str, str]:
+    spec = dataset.fields[field]
+    if rule == "key:missing":
+        return f"“{spec.label}”不能为空", f"{field} must not be empty"
+    if rule == "key:duplicate":
+        return f"“{spec.label}”重复：{value}", f"{field} stands more than once: {value}"
+    zh, en = _WORDING[rule.removeprefix("type:")]
+    allowed = f"（{'、'.join(spec.values)}）" if spec.type == "enum" else ""
+    return (
+        f"“{spec.label}”{zh}{allowed}，现为“{value}”",
+        f"{field} {en}{allowed and ' (' + ', '.join(spec.values) + ')'}, it is {value!r}",
+    )
+
+
+def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _filled(source: pa.Array) -> pa.Array:
+    """Where a person would say that something is written."""
+    if pa.types.is_null(source.type):
+        return pa.array([False] * len(source))
+    if pa.types.is_string(source.type) or pa.types.is_large_string(source.type):
+        return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(source), ""), False)
+    return pc.is_valid(source)
+
+
+def _text(source: pa.Array) -> pa.Array:
+    """Values as a person would write them: whole floats without a fraction (a sheet stores 13800000000 as a float)."""
+    if pa.types.is_null(source.type):
+        return pa.nulls(len(source), pa.string())
+    if pa.types.is_floating(source.type):
+        whole = pc.and_(pc.equal(source, pc.floor(source)), pc.less(pc.abs(source), 2.0**63))
+        digits = pc.cast(pc.cast(pc.if_else(whole, source, pa.scalar(0.0, source.type)), pa.int64()), pa.string())
+        return pc.if_else(whole, digits, pc.cast(source, pa.string()))
+    if pa.types.is_boolean(source.type):
+        return pc.if_else(source, pa.scalar("true"), pa.scalar("false"))
+    if pa.types.is_nested(source.type):
+        return pa.array(
+            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in source.to_pylist()],
+            pa.string(),
+        )
+    return pc.cast(source, pa.string())
+
+
+def _typed(source: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
+    target = arrow_type(spec)
+    if pa.types.is_null(source.type):
+        return pa.nulls(len(source), target)
+    if spec.type == "timestamp" and pa.types.is_timestamp(source.type):
+        return _milliseconds(
+            source if source.type.tz else pc.assume_timezone(pc.cast(source, pa.timestamp("us"), safe=False), timezone)
+        )
+    if spec.type == "date" and (pa.types.is_date(source.type) or pa.types.is_timestamp(source.type)):
+        return pc.cast(source, target, safe=False)
+    if source.type == target and spec.type in ("int", "bool", "decimal"):
+        return source
+    if spec.type == "float" and (pa.types.is_floating(source.type) or pa.types.is_integer(source.type)):
+        return _number(pc.cast(source, target, safe=False))
+    text = _text(source)
+    if spec.type in ("string", "enum"):
+        text = _normalised(text, spec)
+        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        return (
+            pc.if_else(pc.is_in(text, pa.array(spec.values)), text, pa.scalar(None, pa.string()))
+            if spec.type == "enum"
+            else text
+        )
+    if spec.type == "json":
+        return pa.array([_json(value) for value in text.to_pylist()], pa.string())
+    text = pc.utf8_trim_whitespace(pc.utf8_normalize(text, form="NFKC"))
+    return _number(_parsed(text, spec, timezone)) if spec.type == "float" else _parsed(text, spec, timezone)
+
+
+def _normalised(text: pa.Array, spec: FieldSpec) -> pa.Array:
+    form = "NFKC" if "halfwidth" in spec.normalise else "NFC"
+    text = pc.utf8_normalize(text, form=form)
+    for step in spec.normalise:
+        if step == "trim":
+            text = pc.utf8_trim_whitespace(text)
+        elif step == "collapse":
+            text = pc.replace_substring_regex(text, pattern=r"\s+", replacement=" ")
+        elif step == "upper":
+            text = pc.utf8_upper(text)
+        elif step == "lower":
+            text = pc.utf8_lower(text)
+        elif step == "digits":
+            text = pc.replace_substring_regex(text, pattern=r"[\s\-()]+", replacement="")
+    return text
+
+
+def _json(value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    try:
+        return json.dumps(json.loads(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    except ValueError:
+        return None
+
+
+def _number(values: pa.Array) -> pa.Array:
+    """One zero, and no NaN: neither survives every system."""
+    values = pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+    return pc.if_else(pc.equal(values, 0.0), pa.scalar(0.0), values)
+
+
+def _milliseconds(values: pa.Array) -> pa.Array:
+    ticks = pc.cast(pc.cast(values, pa.timestamp("us", "UTC"), safe=False), pa.int64())
+    cut = pc.subtract(ticks, _floor_mod(ticks, 1000))
+    return pc.cast(cut, pa.timestamp("us", "UTC"))
+
+
+def _floor_mod(values: pa.Array, by: int) -> pa.Array:
+    quotient = pc.cast(pc.floor(pc.divide(pc.cast(values, pa.float64(), safe=False), float(by))), pa.int64())
+    rest = pc.subtract(values, pc.multiply(quotient, by))
+    rest = pc.if_else(pc.less(rest, 0), pc.add(rest, by), rest)
+    return pc.if_else(pc.greater_equal(rest, by), pc.subtract(rest, by), rest)
+
+
+def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
+    """Parse text with DuckDB; null where it is not of the type."""
+    expression = {
+        "int": r"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+([.]0*)?') THEN TRY_CAST(regexp_replace(x, '[.]0*$', '') AS BIGINT) END",
+        "float": "TRY_CAST(x AS DOUBLE)",
+        "decimal": f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+([.][0-9]{{0,{spec.scale}}}0*)?') THEN TRY_CAST(x AS DECIMAL(38,{spec.scale})) END",
+        "bool": f"CASE WHEN lower(x) IN {_TRUE} THEN true WHEN lower(x) IN {_FALSE} THEN false END",
+        "date": f"CAST(try_strptime(x, {_DATE_FORMATS}) AS DATE)",
+        "timestamp": f"coalesce(try_strptime(replace(x, 'T', ' '), {_TIME_FORMATS}), CASE WHEN regexp_matches(x, '[.][0-9]+$') THEN TRY_CAST(x AS TIMESTAMP) END)",
+    }[spec.type]
+    zone = (
+        ", CASE WHEN regexp_matches(x, ':[0-9.]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$') THEN TRY_CAST(x AS TIMESTAMPTZ) END AS z"
+        if spec.type == "timestamp"
+        else ""
+    )
+    with duckdb.connect() as engine:
+        engine.register("given", pa.table({"x": text}))
+        parsed = engine.sql(f"SELECT {expression} AS v{zone} FROM given").to_arrow_table()
+    values = _flat(parsed.column("v"))
+    if spec.type != "timestamp":
+        return pc.cast(values, arrow_type(spec))
+    local = pc.assume_timezone(
+        pc.cast(values, pa.timestamp("us")), timezone, ambiguous="earliest", nonexistent="earliest"
+    )
+    zoned = pc.cast(_flat(parsed.column("z")), pa.timestamp("us", "UTC"))
+    return _milliseconds(pc.coalesce(zoned, pc.cast(local, pa.timestamp("us", "UTC"))))
+
+
+def key_column(rows: pa.Table, dataset: Dataset) -> pa.Array:
+    """Each row's key as one text: the value's canonical text, or a JSON array of them if the key is composite."""
+    texts = [_key_text(_flat(rows.column(name))) for name in dataset.key]
+    if len(texts) == 1:
+        return texts[0]
+    return pa.array(
+        [
+            json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+            for parts in zip(*(text.to_pylist() for text in texts))
+        ],
+        pa.string(),
+    )
+
+
+def _key_text(values: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(values.type):
+        return pc.strftime(values, format="%Y-%m-%dT%H:%M:%SZ")
+    return pc.cast(values, pa.string()) if not pa.types.is_boolean(values.type) else _text(values)
+
+
+def key_table(keys: pa.Array | Sequence[str], dataset: Dataset) -> pa.Table:
+    """The inverse of `key_column`: typed key columns."""
+    texts = keys.to_pylist() if isinstance(keys, (pa.Array, pa.ChunkedArray)) else list(keys)
+    parts = [[text] for text in texts] if len(dataset.key) == 1 else [json.loads(text) for text in texts]
+    raw = {name: pa.array([part[i] for part in parts], pa.string()) for i, name in enumerate(dataset.key)}
+    columns = {
+        name: _typed(column, dataset.fields[name].model_copy(update={"normalise": ()}), "UTC")
+        for name, column in raw.items()
+    }
+    return pa.table(columns, schema=schema(dataset, dataset.key))
+
+
+def _canonical_sql(name: str, spec: FieldSpec) -> str:
+    column = '"' + name + '"'
+    text = {
+        "float": f"printf('%.17g', {column})",
+        "bool": f"CAST(CAST({column} AS INTEGER) AS VARCHAR)",
+        "timestamp": f"CAST(epoch_us({column}) AS VARCHAR)",
+    }.get(spec.type, f"CAST({column} AS VARCHAR)")
+    return f"CASE WHEN {column} IS NULL THEN '-' ELSE '+' || strlen({text}) || ':' || {text} END"
+
+
+def fingerprints(rows: pa.Table, dataset: Dataset, groups: Mapping[str, Sequence[str]], secret: bytes) -> pa.Table:
+    """`key` + one `fp_<group>` (16 bytes) per group, for rows already conformed.
+
+    The text that is hashed names the key, so two people with the same phone have different fingerprints, and is length
+    prefixed, so that no two rows run together. `secret` keeps a reader of the ledger from guessing values.
+    """
+    keyed = rows.append_column("_key", key_column(rows, dataset))
+    salt = secret.hex()
+    parts = [
+        f"unhex(left(sha256('{salt}' || '|' || _key || '|' || {' || '.join(_canonical_sql(name, dataset.fields[name]) for name in fields)}), 32)) AS \"fp_{group}\""
+        for group, fields in groups.items()
+    ]
+    with duckdb.connect() as engine:
+        engine.register("given", keyed)
+        return engine.sql(f"SELECT {', '.join(['_key AS key', *parts])} FROM given").to_arrow_table()

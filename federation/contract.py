@@ -1,0 +1,210 @@
+"""A dataset's contract (数据契约): its typed fields, key, jurisdiction, authority and visibility.
+
+Pure declaration, light enough to be parsed together with a DAG file: no Arrow, no driver.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import Field as Option
+
+from federation.regions import LEVELS
+
+Level = Literal["city", "district", "street", "community"]
+FieldType = Literal["string", "int", "float", "decimal", "bool", "date", "timestamp", "enum", "json"]
+Sensitivity = Literal["public", "internal", "personal", "sensitive"]
+Normalisation = Literal["trim", "halfwidth", "upper", "lower", "collapse", "digits"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+SHARED = "shared"
+
+
+class Declared(BaseModel):
+    """Base of everything that is read from YAML: frozen, and an unknown word is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldSpec(Declared):
+    """One field of a dataset.
+
+    `authority`: the level that alone may originate its value, or `shared` (last writer by the dataset's `version` field).
+    `visible`: the levels whose nodes may hold it; it never travels further. Default: all levels of the dataset.
+    """
+
+    type: FieldType = "string"
+    label: str = Option(description="中文名称, shown to people / Chinese label")
+    label_en: str = ""
+    authority: Level | Literal["shared"] = Option(description="一数一源: the level that owns the value, or `shared`")
+    visible: tuple[Level, ...] = ()
+    sensitivity: Sensitivity = "internal"
+    normalise: tuple[Normalisation, ...] = ("trim",)
+    values: tuple[str, ...] = Option(default=(), description="the allowed values of an enum")
+    scale: int = Option(default=2, ge=0, le=18, description="digits after the point of a decimal")
+    hint: str = Option(default="", description="input hint for the people who fill it in")
+
+
+class Dataset(Declared):
+    """What is shared: one dataset's contract.
+
+    Promises after validation: the key and jurisdiction fields exist and are visible on every level; a field is visible on a
+    contiguous run of the dataset's levels that includes its authority; a shared field implies a `version` field.
+    """
+
+    name: Name
+    label: str
+    label_en: str = ""
+    levels: tuple[Level, ...] = Option(min_length=2)
+    key: tuple[Name, ...] = Option(min_length=1)
+    jurisdiction: Name
+    version: Name | None = None
+    originates: tuple[Level, ...] = Option(min_length=1, description="levels that may create records")
+    retires: tuple[Level, ...] = Option(
+        default=(), description="levels that may delete records; default: those that originate"
+    )
+    fields: dict[Name, FieldSpec]
+    suite: str | None = Option(default=None, description="Great Expectations suite, a file under the suites folder")
+    schedule: str = Option(default="*/10 * * * *", description="cron of the sweep that looks for changes")
+    freshness: int = Option(default=24 * 60, gt=0, description="minutes within which the data must reach every node")
+    full_every: int = Option(default=24 * 60, ge=0, description="minutes after which a link compares all keys again")
+    on_correction: Literal["revert", "hold"] = "revert"
+    max_loss: float = Option(
+        default=0.5, gt=0, le=1, description="a side that loses a larger share of its rows at once stops the link"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Dataset:
+        problems = [*self._level_problems(), *self._field_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _level_problems(self) -> list[str]:
+        problems = []
+        if list(self.levels) != sorted(set(self.levels), key=LEVELS.index):
+            problems.append(f"levels: list each level once, from the top down ({', '.join(LEVELS)})")
+        for word in ("originates", "retires"):
+            for level in getattr(self, word):
+                if level not in self.levels:
+                    problems.append(f"{word}: {level} is not among the dataset's levels")
+        return problems
+
+    def _field_problems(self) -> list[str]:
+        problems = []
+        for word, names in (
+            ("key", self.key),
+            ("jurisdiction", (self.jurisdiction,)),
+            ("version", (self.version,) if self.version else ()),
+        ):
+            for name in names:
+                if name not in self.fields:
+                    problems.append(f"{word}: there is no field {name}")
+                elif word != "version" and set(self.visible(name)) != set(self.levels):
+                    problems.append(f"fields.{name}.visible: a {word} field must be visible on every level")
+        for name, spec in self.fields.items():
+            shown = [level for level in self.levels if level in self.visible(name)]
+            positions = [self.levels.index(level) for level in shown]
+            if not shown or positions != list(range(positions[0], positions[-1] + 1)):
+                problems.append(
+                    f"fields.{name}.visible: must be neighbouring levels of the dataset ({', '.join(self.levels)})"
+                )
+            if spec.authority == SHARED:
+                if self.version is None:
+                    problems.append(f"fields.{name}.authority: a shared field needs the dataset's `version` field")
+            elif spec.authority not in shown:
+                problems.append(
+                    f"fields.{name}.authority: {spec.authority} must be one of the levels where the field is visible"
+                )
+            if spec.type == "enum" and not spec.values:
+                problems.append(f"fields.{name}.values: an enum lists its allowed values")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                problems.append(f"fields.{name}: a field name is lower-case letters, digits and _")
+        if self.version and self.version in self.fields and self.fields[self.version].type not in ("timestamp", "int"):
+            problems.append("version: must be a timestamp or an int")
+        return problems
+
+    def visible(self, name: str) -> tuple[str, ...]:
+        """The levels where a field may be held."""
+        return self.fields[name].visible or self.levels
+
+    def fields_at(self, level: str) -> tuple[str, ...]:
+        """The fields that a node of `level` may hold, in the contract's order."""
+        return tuple(name for name in self.fields if level in self.visible(name))
+
+    @cached_property
+    def hops(self) -> tuple[tuple[str, str], ...]:
+        """Neighbouring levels, top down: (upper, lower)."""
+        return tuple(zip(self.levels, self.levels[1:]))
+
+    def upper_of(self, level: str) -> str | None:
+        """The dataset's level above `level`, None at the top."""
+        position = self.levels.index(level)
+        return self.levels[position - 1] if position else None
+
+    def lower_of(self, level: str) -> str | None:
+        """The dataset's level below `level`, None at the bottom."""
+        position = self.levels.index(level)
+        return self.levels[position + 1] if position + 1 < len(self.levels) else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The fields of one authority that a link carries. `direction` says whose value is true on this link."""
+
+    name: str
+    direction: Literal["descending", "ascending", "shared"]
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LinkContract:
+    """A dataset as one hop sees it: what `merge` needs to know, derived from the contract and nothing else."""
+
+    dataset: Dataset
+    upper: str
+    lower: str
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that travel on this hop: visible at both ends."""
+        below = set(self.dataset.fields_at(self.lower))
+        return tuple(name for name in self.dataset.fields_at(self.upper) if name in below)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The travelling fields by authority, key fields aside; at least the jurisdiction's group exists."""
+        by_authority: dict[str, list[str]] = {}
+        for name in self.fields:
+            if name not in self.dataset.key:
+                by_authority.setdefault(self.dataset.fields[name].authority, []).append(name)
+        order = [*LEVELS, SHARED]
+        return tuple(
+            Group(authority, self._direction(authority), tuple(names))
+            for authority, names in sorted(by_authority.items(), key=lambda item: order.index(item[0]))
+        )
+
+    def _direction(self, authority: str) -> Literal["descending", "ascending", "shared"]:
+        if authority == SHARED:
+            return "shared"
+        return "descending" if LEVELS.index(authority) <= LEVELS.index(self.upper) else "ascending"
+
+    def _reaches(self, levels: tuple[str, ...], side: Literal["upper", "lower"]) -> bool:
+        if side == "upper":
+            return any(LEVELS.index(level) <= LEVELS.index(self.upper) for level in levels)
+        return any(LEVELS.index(level) >= LEVELS.index(self.lower) for level in levels)
+
+    def may_create(self, side: Literal["upper", "lower"]) -> bool:
+        """Whether a record that is new at this end was created by a level entitled to do so."""
+        return self._reaches(self.dataset.originates, side)
+
+    def may_retire(self, side: Literal["upper", "lower"]) -> bool:
+        """Whether a record that vanished at this end was deleted by a level entitled to do so."""
+        return self._reaches(self.dataset.retires or self.dataset.originates, side)
+
+    def group_of(self, name: str) -> Group | None:
+        """The group that carries a field; None for a key field or one that does not travel here."""
+        return next((group for group in self.groups if name in group.fields), None)

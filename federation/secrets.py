@@ -1,0 +1,102 @@
+"""Secrets: resolving references in the declaration, and the federation's own key.
+
+Outside Airflow a `{connection: ID}` is read from the environment variable AIRFLOW_CONN_<ID>, as Airflow itself does first; the
+DAG adapter passes a resolver that asks Airflow's secrets backends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from federation.errors import AccessDenied
+
+ConnectionUri = Callable[[str], str | None]
+
+
+def from_environment(connection: str) -> str | None:
+    """The URI of an Airflow connection that is declared in the environment."""
+    return os.environ.get(f"AIRFLOW_CONN_{connection.upper()}")
+
+
+def resolve(value: Any, connection_uri: ConnectionUri = from_environment) -> Any:
+    """Replace every `{env: …}` and `{connection: …}` inside `value` by what it refers to."""
+    if isinstance(value, Mapping):
+        if set(value) == {"env"}:
+            return _environment(str(value["env"]))
+        if "connection" in value and set(value) <= {"connection", "part"}:
+            return _connection(str(value["connection"]), str(value.get("part", "uri")), connection_uri)
+        return {key: resolve(item, connection_uri) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, connection_uri) for item in value]
+    return value
+
+
+def _environment(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise AccessDenied(
+            f"the environment variable {name} is not set", f"未设置环境变量 {name}", todo=f"export {name}=…", key=name
+        ) from None
+
+
+def _connection(name: str, part: str, connection_uri: ConnectionUri) -> str:
+    uri = connection_uri(name)
+    if uri is None:
+        raise AccessDenied(
+            f"there is no Airflow connection {name}",
+            f"没有 Airflow 连接 {name}",
+            todo=f"airflow connections add {name} … 或 / or export AIRFLOW_CONN_{name.upper()}=…",
+            key=name,
+        )
+    if part == "uri":
+        return uri.replace("postgres://", "postgresql://", 1)
+    split = urlsplit(uri)
+    found = {"login": split.username, "password": split.password, "host": split.hostname}.get(part)
+    if not found:
+        raise AccessDenied(f"the connection {name} has no {part}", f"连接 {name} 没有 {part}", key=name)
+    return unquote(found)
+
+
+class Keyring:
+    """The federation's secret: keys fingerprints and encrypts what the ledger must keep of a record (AES-256-GCM)."""
+
+    def __init__(self, secret: bytes) -> None:
+        def derive(purpose: bytes) -> bytes:
+            return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
+
+        self.fingerprint = derive(b"fedsync fingerprint")
+        self._cipher = AESGCM(derive(b"fedsync payload"))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Keyring:
+        """The secret in a file that only the owner can read; made on first use."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+                out.write(secrets.token_hex(32))
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            fresh.unlink()
+        return cls(path.read_text().strip().encode())
+
+    def encrypt(self, plain: bytes, about: str) -> bytes:
+        """Encrypt; `about` binds the ciphertext to its place (a quarantine id), so that it cannot be moved to another."""
+        nonce = secrets.token_bytes(12)
+        return nonce + self._cipher.encrypt(nonce, plain, about.encode())
+
+    def decrypt(self, sealed: bytes, about: str) -> bytes:
+        """The inverse of `encrypt`; raises cryptography's InvalidTag if it was tampered with."""
+        return self._cipher.decrypt(sealed[:12], sealed[12:], about.encode())
