@@ -1,0 +1,198 @@
+"""Files that people have open: read whole, replaced whole, never half of either.
+
+A write goes to a hidden temporary file in the same folder, is flushed to the disk, and takes the file's place in one step; just
+before, the lock file and the bytes that the decision was made on are checked again. A lock file beside a document (Excel, WPS,
+LibreOffice) means that somebody has it open: reading it is fine, replacing it would lose their work when they save.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from federation.errors import AccessDenied, Conflict, ConnectorError, SchemaMismatch, Transient, Unreadable
+
+FRESH_SECONDS = 2.0
+"""A broken file changed within this time is taken for one that is being written; after it, for a broken one."""
+
+_STALE_SECONDS = 3600.0
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def lock_of(path: Path) -> Path | None:
+    """The lock file of whoever has the document open, None if nobody has."""
+    for name in (f"~${path.name}", f".~lock.{path.name}#", f".~{path.name}", f"~${path.name[2:]}"):
+        lock = path.with_name(name)
+        if lock.exists():
+            return lock
+    return None
+
+
+def refuse_if_open(path: Path) -> None:
+    """Raise Transient while somebody has the document open."""
+    lock = lock_of(path)
+    if lock is not None:
+        raise Transient(
+            "somebody has the file open, so it cannot be written now; nothing was changed",
+            "文件正被打开，暂不能写入；未作任何修改",
+            todo=f"请保存并关闭该文件，下一轮自动重试；若确无人打开，删除 {lock.name} / save and close it, the next run tries again; "
+            f"if nobody has it open, delete {lock.name}",
+            file=path,
+        )
+
+
+def read(path: Path) -> bytes:
+    """The whole file. Raises SchemaMismatch if there is none: a missing file is never an empty one."""
+    with _named(path):
+        try:
+            before = path.stat()
+            content = path.read_bytes()
+            after = path.stat()
+        except FileNotFoundError as cause:
+            raise missing(path) from cause
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
+        raise Transient("the file changed while it was read", "读取时文件被修改", retry_after=FRESH_SECONDS, file=path)
+    return content
+
+
+def missing(path: Path) -> SchemaMismatch:
+    """The error for a file that is not there."""
+    return SchemaMismatch(
+        "the file is missing; nothing is read as deleted",
+        "文件不存在；不会视为数据被删除",
+        todo="恢复该文件，或运行 fedsync prepare 新建 / restore the file, or create it with fedsync prepare",
+        file=path,
+    )
+
+
+def broken(path: Path, en: str, zh: str, todo: str, line: int | None = None) -> ConnectorError:
+    """The error for bytes that make no document: Transient while they are being written, else Unreadable."""
+    try:
+        fresh = abs(time.time() - path.stat().st_mtime) < FRESH_SECONDS
+    except OSError:
+        fresh = True
+    if fresh or lock_of(path) is not None:
+        return Transient(
+            f"the file is being written ({en})",
+            f"文件正在写入（{zh}）",
+            retry_after=FRESH_SECONDS,
+            file=path,
+            line=line,
+        )
+    return Unreadable(en, zh, todo=todo, file=path, line=line)
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Write a file that must not exist yet, folders included. False, and nothing written, if it does by now."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_if_open(path)
+        fresh = _written_beside(path, content, 0o664)
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a share without hard links
+            if path.exists():
+                return False
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return True
+
+
+def replace(path: Path, content: bytes, expected: bytes | None) -> None:
+    """Put `content` in the file's place. Raises Conflict if it no longer holds `expected` (None: there is none yet)."""
+    target = path.resolve()  # a link to the document stays a link
+    with _named(path):
+        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o664
+        fresh = _written_beside(target, content, mode)
+        try:
+            refuse_if_open(path)
+            now = target.read_bytes() if target.exists() else None
+            if now != expected:
+                raise Conflict(
+                    "somebody saved the file after it was read; nothing was written",
+                    "读取后文件已被他人保存；未写入任何内容",
+                    file=path,
+                )
+            fresh.replace(target)
+        finally:
+            fresh.unlink(missing_ok=True)
+        _flush_folder(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may already be gone."""
+    with _named(path):
+        path.unlink(missing_ok=True)
+
+
+def sha256(*parts: bytes) -> str:
+    """A token of these bytes, parts kept apart."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _written_beside(path: Path, content: bytes, mode: int) -> Path:
+    prefix = f".{path.name}.fedsync-"
+    for left in path.parent.glob(f"{_literal(prefix)}*"):
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:  # a writer that was killed
+            left.unlink(missing_ok=True)
+    fresh = path.with_name(f"{prefix}{secrets.token_hex(6)}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.chmod(mode)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh
+
+
+def _literal(text: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network shares cannot flush a folder
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The operating system's errors as ours."""
+    try:
+        yield
+    except IsADirectoryError as cause:
+        raise Unreadable("the path is a folder", "路径是文件夹", todo="改正 path / mend `path`", file=path) from cause
+    except OSError as cause:
+        if cause.errno in _DENIED:
+            raise AccessDenied(
+                f"no right to the file: {cause.strerror}",
+                "没有文件的访问权限",
+                todo="给运行账号读写该文件及其文件夹的权限 / let the engine's account read and write the file and its folder",
+                file=path,
+            ) from cause
+        raise Transient(
+            f"the file cannot be reached: {cause.strerror}",
+            "文件暂不可访问",
+            todo="检查磁盘空间与网络共享 / check the disk space and the network share",
+            file=path,
+        ) from cause

@@ -1,0 +1,127 @@
+"""Delimited files: encodings, line ends, half-written files, and what a spreadsheet program does to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connectors.base import no_rejects
+from connectors.workbook import WorkbookConnector
+from federation.errors import Conflict, SchemaMismatch, Transient, Unreadable
+from tests.unit.test_workbook import returned
+from tests.unit.workbook_sample import HERE, WHOLE, age, connector, node, put, rejects, stored
+
+OWN = "类型,独居,走访时间,人数,租金,面积"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "居民.csv"
+
+
+def by_hand(path: Path, *lines: str, encoding: str = "utf-8", newline: str = "\n", **options: str) -> WorkbookConnector:
+    path.write_bytes("".join(line + newline for line in lines).encode(encoding))
+    return WorkbookConnector(node(path, **options))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_the_encoding_and_line_ends_found_are_kept(path: Path, encoding: str, newline: str) -> None:
+    book = by_hand(path, f"居民编号,属地,电话,备注,{OWN}", f"R1,{HERE},138,㐀𠀀", encoding=encoding, newline=newline)
+    put(book, {"rid": "R1", "name": "李四"})
+    assert stored(book)["R1"]["name"] == "李四"
+    text = path.read_bytes().decode(encoding)
+    assert text.startswith("居民编号,属地") and "㐀𠀀" in text
+    assert text.count(newline) == text.count("\n") == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_every_type_reads_back_as_it_was_written(path: Path, encoding: str) -> None:
+    book = connector(path, encoding=encoding)
+    put(book, WHOLE, {**WHOLE, "rid": "R2", "name": '带"引号",\n换行'})
+    assert stored(book) == {"R1": WHOLE, "R2": {**WHOLE, "rid": "R2", "name": '带"引号",\n换行'}}
+    path.read_bytes().decode(encoding)
+
+
+def test_a_new_file_is_marked_so_that_a_spreadsheet_program_opens_it_rightly(path: Path) -> None:
+    connector(path)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+
+
+def test_bytes_of_another_encoding_are_unreadable_at_a_line(path: Path) -> None:
+    path.write_bytes(f"rid,region,phone\nR1,{HERE},1\nR2,{HERE},".encode() + "张三".encode("gb18030") + b"\n")
+    age(path)
+    book = WorkbookConnector(node(path, encoding="utf-8"))
+    with pytest.raises(Unreadable, match="第 3 行") as caught:
+        book.changes(None)
+    assert caught.value.where["file"] == path and caught.value.where["line"] == 3
+
+
+def test_utf_16_says_how_to_save(path: Path) -> None:
+    path.write_bytes("居民编号\t属地\n".encode("utf-16"))
+    with pytest.raises(Unreadable, match="CSV UTF-8"):
+        WorkbookConnector(node(path)).changes(None)
+
+
+@pytest.mark.parametrize("cut", ["居民编号,属地", '居民编号,属地,电话\nR1,"甲'])
+def test_a_half_written_file_is_waited_for(path: Path, cut: str) -> None:
+    path.write_text(cut, "utf-8")
+    with pytest.raises(Transient):
+        WorkbookConnector(node(path)).changes(None)
+    age(path)
+    with pytest.raises((Unreadable, SchemaMismatch)):
+        WorkbookConnector(node(path)).changes(None)
+
+
+def test_a_last_line_without_an_end_is_read_once_nobody_writes(path: Path) -> None:
+    path.write_text(f"居民编号,属地,电话,{OWN}\nR1,{HERE},138", "utf-8")
+    age(path)
+    assert list(stored(WorkbookConnector(node(path)))) == ["R1"]
+
+
+def test_rejects_name_the_line_even_below_a_cell_with_line_breaks(path: Path) -> None:
+    book = by_hand(
+        path, f"居民编号,属地,姓名,电话,{OWN}", f'R1,{HERE},"一\n二\n三",138', "", f"R2,{HERE},乙,139,户籍,也许"
+    )
+    assert [(r["rid"], r["locator"], r["field"]) for r in rejects(book)] == [("R2", "第 6 行", "alone")]
+    put(book, {"rid": "R2", "name": "丙"}, delete=("R1",))
+    assert path.read_text("utf-8").splitlines()[2].startswith(f"R2,{HERE},丙,139")
+
+
+def test_a_long_number_in_scientific_notation_is_rejected_not_believed(path: Path) -> None:
+    book = by_hand(
+        path, f"居民编号,属地,证件号,电话,{OWN}", f"R1,{HERE},1.10101E+17,138", f"R2,{HERE},110101199001011234,138"
+    )
+    assert list(stored(book)) == ["R2"]
+    assert [(r["rid"], r["rule"]) for r in rejects(book)] == [("R1", "sheet:rounded")]
+
+
+def test_tabs_separate_too_and_stay(path: Path) -> None:
+    book = by_hand(path, f"居民编号,属地,电话,{OWN}".replace(",", "\t"), f"R1\t{HERE}\t138")
+    put(book, {"rid": "R1", "phone": "139"})
+    assert f"R1\t{HERE}\t139" in path.read_text("utf-8")
+
+
+def test_what_a_person_saved_meanwhile_is_a_conflict(path: Path) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    cursor = book.changes(None).cursor
+    path.write_bytes(path.read_bytes().replace(b"13800000000", b"13900000000"))
+    with pytest.raises(Conflict):
+        put(book, {"rid": "R1", "name": "李四"}, cursor=cursor)
+    assert stored(book)["R1"]["phone"] == "13900000000"
+
+
+def test_returns_stand_beside_the_file_and_go_when_settled(path: Path) -> None:
+    book = connector(path)
+    token = book.probe().token
+    book.notify(returned(book))
+    beside = path.with_name("居民.退回待改.csv")
+    assert beside.read_text("utf-8-sig").splitlines() == [
+        "居民编号,位置,字段,现值,原因,Reason",
+        "R1,数据!第 2 行,电话,'=1,号码有误,bad",
+    ]
+    assert book.probe().token == token
+    book.notify(no_rejects(book.node))
+    assert not beside.exists()
