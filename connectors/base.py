@@ -75,7 +75,7 @@ class Capabilities:
     `capture`: how `changes` finds them: `snapshot` (always everything), `cursor` (since a watermark), `log` (a change table).
     `present`: `changes(sweep=True)` lists every key, so deletions are seen. `keyed_reads`: `fetch` costs by key, not by table.
     `conditional`: `apply` refuses with Conflict if the data moved since it was read. `returns`: `notify` shows returns to people.
-    `writes`: False for a read-only system.
+    `cheap_sweep`: listing every key costs little, so each read may ask for it. `writes`: False for a read-only system.
     """
 
     capture: Literal["snapshot", "cursor", "log"]
@@ -83,6 +83,7 @@ class Capabilities:
     keyed_reads: bool = True
     conditional: bool = False
     returns: bool = False
+    cheap_sweep: bool = True
     writes: bool = True
 
 
@@ -127,10 +128,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Applied:
-    """How many rows were written and how many keys are gone (counting those that already were)."""
+    """How many rows were written and how many keys are gone (counting those that already were).
+
+    `cursor`: of a conditional connector, the state that our own write left behind, so that a further batch decided on the
+    same read does not conflict with it. None otherwise.
+    """
 
     written: int
     deleted: int
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class MemoryConnector(Connector):
         gone = key_column(batch.deletes, self.node.dataset).to_pylist()
         for key in gone:
             self.store.drop(key)
-        return Applied(sum(rows.num_rows for rows in batch.upserts), len(gone))
+        return Applied(sum(rows.num_rows for rows in batch.upserts), len(gone), str(self.store.clock))
 
     def notify(self, returns: pa.Table) -> None:
         self.store.returns = returns.to_pylist()

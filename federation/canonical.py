@@ -15,11 +15,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from federation.contract import Dataset, FieldSpec
+from federation.vector import tables
 
 REJECTS = pa.schema(
     [
@@ -328,8 +328,7 @@ def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         if spec.type == "timestamp"
         else ""
     )
-    with duckdb.connect() as engine:
-        engine.register("given", pa.table({"x": text}))
+    with tables(given=pa.table({"x": text})) as engine:
         parsed = engine.sql(f"SELECT {expression} AS v{zone} FROM given").to_arrow_table()
     values = _flat(parsed.column("v"))
     if spec.type != "timestamp":
@@ -361,16 +360,25 @@ def _key_text(values: pa.Array) -> pa.Array:
     return pc.cast(values, pa.string()) if not pa.types.is_boolean(values.type) else _text(values)
 
 
-def key_table(keys: pa.Array | Sequence[str], dataset: Dataset) -> pa.Table:
-    """The inverse of `key_column`: typed key columns."""
+def key_table(keys: pa.Array | Sequence[str | None], dataset: Dataset) -> pa.Table:
+    """The inverse of `key_column`: typed key columns (null where the text is not a key)."""
     texts = keys.to_pylist() if isinstance(keys, (pa.Array, pa.ChunkedArray)) else list(keys)
-    parts = [[text] for text in texts] if len(dataset.key) == 1 else [json.loads(text) for text in texts]
-    raw = {name: pa.array([part[i] for part in parts], pa.string()) for i, name in enumerate(dataset.key)}
-    columns = {
-        name: _typed(column, dataset.fields[name].model_copy(update={"normalise": ()}), "UTC")
-        for name, column in raw.items()
-    }
+    parts = [_key_parts(text, len(dataset.key)) for text in texts]
+    columns = {}
+    for i, name in enumerate(dataset.key):
+        spec = dataset.fields[name].model_copy(update={"normalise": ()})
+        columns[name] = _typed(pa.array([part[i] for part in parts], pa.string()), spec, "UTC")
     return pa.table(columns, schema=schema(dataset, dataset.key))
+
+
+def _key_parts(text: str | None, width: int) -> list[str | None]:
+    if width == 1:
+        return [text]
+    try:
+        parts = json.loads(text or "")
+    except ValueError:
+        return [None] * width
+    return parts if isinstance(parts, list) and len(parts) == width else [None] * width
 
 
 def _canonical_sql(name: str, spec: FieldSpec) -> str:
@@ -389,12 +397,13 @@ def fingerprints(rows: pa.Table, dataset: Dataset, groups: Mapping[str, Sequence
     The text that is hashed names the key, so two people with the same phone have different fingerprints, and is length
     prefixed, so that no two rows run together. `secret` keeps a reader of the ledger from guessing values.
     """
+    if not rows.num_rows:
+        return pa.schema([("key", pa.string()), *((f"fp_{group}", pa.binary()) for group in groups)]).empty_table()
     keyed = rows.append_column("_key", key_column(rows, dataset))
     salt = secret.hex()
     parts = [
         f"unhex(left(sha256('{salt}' || '|' || _key || '|' || {' || '.join(_canonical_sql(name, dataset.fields[name]) for name in fields)}), 32)) AS \"fp_{group}\""
         for group, fields in groups.items()
     ]
-    with duckdb.connect() as engine:
-        engine.register("given", keyed)
+    with tables(given=keyed) as engine:
         return engine.sql(f"SELECT {', '.join(['_key AS key', *parts])} FROM given").to_arrow_table()

@@ -1,0 +1,352 @@
+"""`fedsync`: the command of data engineers and operators. Parses, calls the engine, reports; decides nothing itself.
+
+Exit codes: 0 done; 1 something needs a person (a link failed or is held, a problem in the declaration); 2 the command was
+not understood. `--json` prints one JSON document on standard output and nothing else there.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from federation.errors import DeclarationError, FedsyncError
+
+app = typer.Typer(
+    name="fedsync",
+    help="四级数据联邦同步引擎 / Four-level data federation sync engine. 退出码 / exit codes: 0 完成 done, 1 需要处理 needs attention, 2 用法错误 usage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
+link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
+example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
+app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(link_app, name="link")
+app.add_typer(example_app, name="example")
+
+out = Console()
+err = Console(stderr=True)
+
+FileOption = Annotated[
+    Path,
+    typer.Option(
+        "--file", "-f", envvar="FEDSYNC_FEDERATION", help="联邦声明 / the declaration: federation.yaml or its folder"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="输出 JSON / print JSON")]
+HERE = Path("federation.yaml")
+
+
+@contextmanager
+def _reporting(as_json: bool) -> Iterator[None]:
+    """Turn our errors into a message and exit code 1."""
+    try:
+        yield
+    except FedsyncError as error:
+        _fail(error, as_json)
+
+
+def _fail(error: FedsyncError, as_json: bool) -> NoReturn:
+    if as_json:
+        problems = error.problems if isinstance(error, DeclarationError) and error.problems else (error,)
+        typer.echo(json.dumps({"ok": False, "errors": [_as_json(problem) for problem in problems]}, ensure_ascii=False))
+    else:
+        err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(1)
+
+
+def _as_json(error: FedsyncError) -> dict[str, Any]:
+    where = {name: str(value) for name, value in error.where.items()}
+    return {"kind": type(error).__name__, "zh": error.zh, "en": error.en, "todo": error.todo, **where}
+
+
+@app.command()
+def check(file: FileOption = HERE, as_json: JsonOption = False) -> None:
+    """校验声明 / Validate the declaration: YAML, regions, connectors' options, suites."""
+    from federation.runtime import check as check_declaration
+
+    with _reporting(as_json):
+        config, problems = check_declaration(file)
+        if problems:
+            raise DeclarationError(
+                f"{len(problems)} problem(s)",
+                f"有 {len(problems)} 处问题",
+                problems=tuple(problems),
+                file=config.file.path,
+            )
+    links = sum(1 for _ in config.all_links())
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"ok": True, "regions": len(config.tree), "datasets": list(config.datasets), "links": links},
+                ensure_ascii=False,
+            )
+        )
+    else:
+        out.print(
+            f"[green]✓[/green] {config.spec.name}: {len(config.tree)} 区划 regions · {len(config.datasets)} 数据集 datasets · {links} 链路 links"
+        )
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="federation | dataset")] = "federation") -> None:
+    """输出 JSON Schema（供编辑器补全）/ Print the JSON Schema of the declaration, for editors."""
+    from federation.config import FederationSpec
+    from federation.contract import Dataset
+
+    kinds: dict[str, type[BaseModel]] = {"federation": FederationSpec, "dataset": Dataset}
+    if kind not in kinds:
+        raise typer.BadParameter(f"one of: {', '.join(kinds)}")
+    typer.echo(json.dumps(kinds[kind].model_json_schema(), ensure_ascii=False, indent=2))
+
+
+@app.command()
+def sync(
+    file: FileOption = HERE,
+    dataset: Annotated[str | None, typer.Option(help="只同步此数据集 / only this dataset")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="只同步此区划内外的链路 / only links in and above this region")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="比对全部主键 / compare all keys, not only what changed")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """不经 Airflow 执行一次完整级联 / Run a cascade without Airflow, down and up, until nothing moves."""
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        federation = open_federation(file)
+        if region is not None:
+            federation.config.tree[region]
+        names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
+        results = {name: federation.cascade(name, region, force_full=full) for name in names}
+    errors = [error for result in results.values() for error in result.errors.values()]
+    totals = {name: _totals(result.outcomes) for name, result in results.items()}
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"ok": not errors, "datasets": totals, "errors": [_as_json(error) for error in errors]},
+                ensure_ascii=False,
+            )
+        )
+    else:
+        out.print(
+            _table(
+                "同步 / sync",
+                ["数据集 dataset", "回流 descended", "上报 ascended", "删除 removed", "隔离 quarantined", "搁置 held"],
+                [[name, *total.values()] for name, total in totals.items()],
+            )
+        )
+        for error in errors:
+            err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _totals(outcomes: list[Any]) -> dict[str, int]:
+    last = {outcome.link_id: outcome for outcome in outcomes}
+    return {
+        "descended": sum(o.descended for o in outcomes),
+        "ascended": sum(o.ascended for o in outcomes),
+        "removed": sum(o.removed_below + o.removed_above for o in outcomes),
+        "quarantined": sum(o.quarantined for o in last.values()),
+        "held": sum(o.held for o in last.values()),
+    }
+
+
+@app.command()
+def status(
+    file: FileOption = HERE,
+    dataset: Annotated[str | None, typer.Option(help="只看此数据集 / only this dataset")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """链路状态 / Links: last run, lag, pending, quarantined; and the reach of each level."""
+    from federation.report import link_lines, reach_lines
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        federation = open_federation(file)
+        lines = link_lines(federation, dataset)
+        reached = reach_lines(federation, dataset)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"links": [asdict(line) for line in lines], "reach": [asdict(line) for line in reached]},
+                ensure_ascii=False,
+                default=str,
+            )
+        )
+        return
+    shown = [
+        [
+            line.link,
+            line.path,
+            _colour(line.state),
+            line.last_run or "–",
+            line.lag or "–",
+            line.pending,
+            line.quarantined,
+            line.corrections,
+        ]
+        for line in lines
+    ]
+    out.print(
+        _table(
+            "链路 / links",
+            ["链路 link", "上级 → 下级", "状态 state", "上次 last run", "滞后 lag", "待处理 pending", "隔离", "校核"],
+            shown,
+        )
+    )
+    for line in lines:
+        if line.reason:
+            out.print(f"[yellow]![/yellow] {escape(line.link)}: {escape(line.reason)}", soft_wrap=True, highlight=False)
+    out.print(
+        _table(
+            "触达率 / reach",
+            ["数据集 dataset", "层级 level", "触达 reached", "节点 nodes", "比例 share"],
+            [[r.dataset, r.level, r.reached, r.nodes, f"{r.share:.0%}"] for r in reached],
+        )
+    )
+
+
+def _colour(state: str) -> str:
+    return f"[{ {'ok': 'green', 'held': 'yellow', 'failed': 'red'}.get(state, 'white') }]{state}[/]"
+
+
+@quarantine_app.command("list")
+def quarantine_list(
+    file: FileOption = HERE,
+    dataset: Annotated[str | None, typer.Option()] = None,
+    region: Annotated[str | None, typer.Option(help="来源区划 / region of origin")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """列出被隔离的记录 / List the records that are set aside."""
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        federation = open_federation(file)
+        items = federation.services.quarantine.open_items(dataset=dataset, origin=region)
+    if as_json:
+        fields = (
+            "item_id",
+            "link_id",
+            "dataset",
+            "direction",
+            "origin",
+            "key",
+            "field",
+            "rule",
+            "reason_zh",
+            "reason_en",
+            "first_seen",
+            "last_seen",
+            "state",
+        )
+        typer.echo(
+            json.dumps(
+                [{name: getattr(item, name) for name in fields} for item in items], ensure_ascii=False, default=str
+            )
+        )
+        return
+    rows = [
+        [
+            item.item_id[:10],
+            item.dataset,
+            federation.config.tree[item.origin].name,
+            item.key,
+            item.reason_zh,
+            item.state,
+        ]
+        for item in items
+    ]
+    out.print(
+        _table("隔离 / quarantine", ["编号 id", "数据集", "来源 origin", "主键 key", "原因 reason", "状态"], rows)
+    )
+
+
+@quarantine_app.command("show")
+def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = False) -> None:
+    """查看一条被隔离的记录（含内容，会留痕）/ Show one record with its content; leaves a line in the audit trail."""
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        federation = open_federation(file)
+        quarantine = federation.services.quarantine
+        found = quarantine.find(item)
+        payload = quarantine.payload(found)
+        with federation.services.ledger.transaction() as connection:
+            federation.services.ledger.audit(connection, getpass.getuser(), "quarantine.show", found.item_id)
+    about = {name: value for name, value in asdict(found).items() if name != "payload"}
+    if as_json:
+        typer.echo(json.dumps({**about, "record": payload}, ensure_ascii=False, default=str))
+        return
+    out.print(
+        _table(found.item_id, ["", ""], [[name, str(value)] for name, value in about.items() if value is not None])
+    )
+    out.print(
+        _table("记录 / record", ["字段 field", "值 value"], [[name, str(value)] for name, value in payload.items()])
+    )
+
+
+@quarantine_app.command("replay")
+def quarantine_replay(item: str, file: FileOption = HERE, as_json: JsonOption = False) -> None:
+    """下次运行时重新读取并判定 / Read and judge the record anew at its link's next run."""
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        quarantine = open_federation(file).services.quarantine
+        found = quarantine.find(item)
+        quarantine.replay(found, getpass.getuser())
+    typer.echo(
+        json.dumps({"ok": True, "item_id": found.item_id}) if as_json else f"✓ {found.item_id} → {found.link_id}"
+    )
+
+
+@link_app.command("release")
+def link_release(link: str, file: FileOption = HERE, as_json: JsonOption = False) -> None:
+    """放行被拦截的链路一次 / Let a held link's next run pass its guards once."""
+    from federation.runtime import open_federation
+
+    with _reporting(as_json):
+        open_federation(file).services.links.release(link, getpass.getuser())
+    typer.echo(json.dumps({"ok": True, "link": link}) if as_json else f"✓ {link}")
+
+
+@example_app.command("create")
+def example_create(
+    folder: Path,
+    residents: Annotated[int, typer.Option(help="居民数 / how many residents")] = 600,
+    seed: int = 20261123,
+) -> None:
+    """生成示例联邦及其业务系统 / Create the sample federation and its systems in a folder."""
+    from examples.beijing.build import create
+
+    with _reporting(False):
+        made = create(folder, residents=residents, seed=seed)
+    out.print(f"[green]✓[/green] {made}\n  fedsync check -f {folder}")
+
+
+def _table(title: str, heads: list[str], rows: list[list[Any]]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    return table
+
+
+def main() -> None:
+    """Entry point of the `fedsync` command."""
+    app()

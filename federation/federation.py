@@ -1,0 +1,270 @@
+"""A federation at work: probing its nodes, syncing a parent with its children, running a cascade without Airflow.
+
+The Airflow DAGs call `sweep`, `collect` and `sync_children`; `cascade` does the same in one process for `fedsync sync`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from connectors.base import Connector
+from federation.config import Binding, Link
+from federation.contract import Dataset
+from federation.errors import FedsyncError, LeaseHeld
+from federation.ledger.links import LinkState
+from federation.link import Ends, LinkRun, Services
+from federation.outcome import Outcome
+from federation.proposals import node_faults
+from federation.reading import Reading, nothing_read, read_node
+
+Opener = Callable[[Binding], Connector]
+Progress = Callable[[Outcome], None]
+ROUNDS = 12
+"""A cascade over four levels settles in three or four rounds; more means that two ends keep correcting each other."""
+
+
+@dataclass(frozen=True)
+class News:
+    """Nodes of one dataset that may hold something new, by level, and those that could not be asked."""
+
+    changed: dict[str, list[str]]
+    unreachable: dict[str, str]
+
+
+@dataclass
+class CascadeResult:
+    """What a cascade did. `outcomes`: of every link run; `errors`: link (or node) → what went wrong."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    errors: dict[str, FedsyncError] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> int:
+        """Rows written or deleted anywhere."""
+        return sum(o.descended + o.ascended + o.removed_below + o.removed_above for o in self.outcomes)
+
+
+class Federation:
+    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`)."""
+
+    def __init__(self, services: Services, opener: Opener) -> None:
+        self.services = services
+        self.config = services.config
+        self._opener = opener
+
+    @contextmanager
+    def node(self, dataset: str, region: str) -> Iterator[Connector]:
+        """A node's connector, closed afterwards; its errors name the node and the line that declares it."""
+        binding = self.config.binding(dataset, region)
+        try:
+            connector = self._opener(binding)
+            try:
+                yield connector
+            finally:
+                connector.close()
+        except FedsyncError as error:
+            error.at(dataset=dataset, region=str(binding.region), system=binding.system)
+            raise
+
+    def sweep(self, dataset: str, workers: int = 8) -> News:
+        """Ask every node cheaply whether it may have changed since its links last settled."""
+        contract = self.config.dataset(dataset)
+        states = self.services.links.all(dataset)
+        nodes = [(level, region.code) for level in contract.levels for region in self.config.tree.at(level)]
+        with ThreadPoolExecutor(workers) as pool:
+            answers = list(pool.map(lambda node: self._changed(contract, states, *node), nodes))
+        changed: dict[str, list[str]] = {level: [] for level in contract.levels}
+        unreachable: dict[str, str] = {}
+        for (level, code), answer in zip(nodes, answers):
+            if isinstance(answer, FedsyncError):
+                unreachable[code] = str(answer)
+            elif answer:
+                changed[level].append(code)
+        return News(changed, unreachable)
+
+    def _changed(self, contract: Dataset, states: dict[str, LinkState], level: str, code: str) -> bool | FedsyncError:
+        mine = [states.get(link.id) for link in self.links_of(contract.name, code)]
+        if any(
+            state is None or state.state in ("new", "failed") or (state.state == "held" and state.released)
+            for state in mine
+        ):
+            return True
+        if self._due(contract, mine) or self._replay_asked(contract.name, code):
+            return True
+        try:
+            with self.node(contract.name, code) as connector:
+                token = connector.probe().token
+        except FedsyncError as error:
+            return error
+        if token is None:
+            return True
+        return any(
+            (state.upper_token if state.upper == code else state.lower_token) != token
+            for state in mine
+            if state and state.state != "held"
+        )
+
+    def _due(self, contract: Dataset, states: Iterable[LinkState | None]) -> bool:
+        now = self.services.ledger.clock()
+        return any(
+            s is not None
+            and s.last_full is not None
+            and (now - s.last_full).total_seconds() >= contract.full_every * 60
+            for s in states
+            if s and s.state == "ok"
+        )
+
+    def _replay_asked(self, dataset: str, code: str) -> bool:
+        return bool(self.services.quarantine.open_items(dataset=dataset, origin=code, state="replay"))
+
+    def links_of(self, dataset: str, region: str) -> list[Link]:
+        """The links that end at a region: the one to its parent, and those to its children."""
+        contract = self.config.dataset(dataset)
+        level = self.config.tree[region].level
+        above = [self.config.link(dataset, region)] if contract.upper_of(level) else []
+        return above + self.config.links(dataset, region)
+
+    def collect(self, dataset: str, upper: str, *, force_full: bool = False) -> Reading | None:
+        """Read a parent once for its children, from the cursor that most of them share. None if it is as they know it."""
+        states = [self.services.links.state(link) for link in self.config.links(dataset, upper)]
+        with self.node(dataset, upper) as connector:
+            new = any(state.last_ok is None for state in states)
+            if new:
+                connector.prepare()
+            runs = [
+                LinkRun(self.services, self.config.link(dataset, state.lower), Ends(connector, connector))
+                for state in states
+            ]
+            full = force_full or any(run.full_due(state) for run, state in zip(runs, states))
+            cursor, token = Counter((s.upper_cursor, s.upper_token) for s in states).most_common(1)[0][0]
+            settled = all(state.state == "ok" for state in states)
+            if not full and settled and token is not None and connector.probe().token == token:
+                return nothing_read(connector, cursor, token)
+            reading = read_node(connector, None if full else cursor, sweep=full)
+        self._note_unreadable(dataset, upper, reading)
+        return reading
+
+    def _note_unreadable(self, dataset: str, upper: str, reading: Reading) -> None:
+        contract, region = self.config.dataset(dataset), self.config.tree[upper]
+        faults = node_faults(region, contract, reading)
+        with self.services.ledger.transaction() as connection:
+            self.services.quarantine.record(connection, faults)
+            self.services.quarantine.release_read(connection, contract, region, reading, faults)
+
+    def sync_children(
+        self,
+        dataset: str,
+        upper: str,
+        lowers: Sequence[str],
+        reading: Reading | None,
+        *,
+        force_full: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[list[Outcome], dict[str, FedsyncError]]:
+        """Sync a parent with some of its children. One failing child never stops its siblings; its error is returned."""
+        outcomes: list[Outcome] = []
+        errors: dict[str, FedsyncError] = {}
+        with self.node(dataset, upper) as above:
+            shared_cursor: str | None = None
+            for lower in lowers:
+                link = self.config.link(dataset, lower)
+                try:
+                    with self.node(dataset, lower) as below:
+                        ends = Ends(above, below, shared_cursor)
+                        outcome = LinkRun(self.services, link, ends, force_full=force_full).run(reading)
+                        shared_cursor = ends.upper_cursor
+                except FedsyncError as error:
+                    errors[link.id] = error.at(link=link.id)
+                    outcome = Outcome.nothing("", link.id, upper, lower, error=str(error))
+                outcomes.append(outcome)
+                if progress:
+                    progress(outcome)
+        return outcomes, errors
+
+    def sync_parent(
+        self, dataset: str, upper: str, *, force_full: bool = False, progress: Progress | None = None
+    ) -> CascadeResult:
+        """Collect a parent and sync all its children: what one hop's DAG run does."""
+        result = CascadeResult()
+        lowers = [link.lower.code for link in self.config.links(dataset, upper)]
+        try:
+            reading = self.collect(dataset, upper, force_full=force_full)
+            outcomes, errors = self.sync_children(
+                dataset, upper, lowers, reading, force_full=force_full, progress=progress
+            )
+        except FedsyncError as error:
+            for lower in lowers:
+                link_id = f"{dataset}/{lower}"
+                result.errors[link_id] = error
+                self._fail(link_id, error)
+            return result
+        result.outcomes += outcomes
+        result.errors.update(errors)
+        return result
+
+    def _fail(self, link_id: str, error: FedsyncError) -> None:
+        if not isinstance(error, LeaseHeld):
+            self.services.links.mark_failed(link_id, error)
+
+    def cascade(
+        self, dataset: str, region: str | None = None, *, force_full: bool = False, progress: Progress | None = None
+    ) -> CascadeResult:
+        """Sync a dataset down and up until nothing moves. `region`: only links inside it (and the one above it)."""
+        result = CascadeResult()
+        for number in range(ROUNDS):
+            moved = 0
+            for upper in self._parents(dataset, region):
+                one = self.sync_parent(dataset, upper, force_full=force_full and number == 0, progress=progress)
+                result.outcomes += one.outcomes
+                result.errors.update(one.errors)
+                for outcome in one.outcomes:
+                    if outcome.error is None:
+                        result.errors.pop(outcome.link_id, None)
+                moved += one.moved
+            if not moved:
+                return result
+        raise FedsyncError(
+            f"{dataset} did not come to rest in {ROUNDS} rounds: two ends keep correcting each other",
+            f"{dataset} 经过 {ROUNDS} 轮仍未收敛",
+            todo="用 fedsync status 查看仍在变动的链路 / fedsync status shows which links still move",
+            dataset=dataset,
+        )
+
+    def _parents(self, dataset: str, region: str | None) -> list[str]:
+        """Parents top down, then bottom up: what goes down and what comes up cross in one round."""
+        contract = self.config.dataset(dataset)
+        down: list[str] = []
+        for upper, _ in contract.hops:
+            for parent in self.config.tree.at(upper):
+                inside = region is None or self._related(parent.code, region)
+                if inside:
+                    down.append(parent.code)
+        return down + down[::-1]
+
+    def _related(self, parent: str, region: str) -> bool:
+        tree = self.config.tree
+        return (
+            tree.ancestor(parent, tree[region].level) == tree[region]
+            or tree.ancestor(region, tree[parent].level) == tree[parent]
+        )
+
+    def stage(self, reading: Reading) -> Path:
+        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks)."""
+        folder = self.config.state / "staging" / uuid.uuid4().hex
+        reading.save(folder)
+        return folder
+
+    def unstage(self, folder: Path) -> None:
+        """Throw a staged reading away."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Give the ledger's connections back."""
+        self.services.ledger.close()

@@ -1,0 +1,174 @@
+"""The state of each link, and its lease: at most one runner settles a link, proven by a fencing token."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select, update
+
+from federation.config import Link
+from federation.errors import FedsyncError, LeaseHeld, LeaseLost
+from federation.ledger.schema import link as table
+from federation.ledger.store import Ledger, rows
+
+LEASE = timedelta(minutes=15)
+"""How long a lease lasts; a runner that died is taken over after that, or at once by the next process on its machine."""
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """One row of the ledger's `link` table, as read."""
+
+    link_id: str
+    dataset: str
+    upper: str
+    lower: str
+    identity: str | None
+    baseline: str | None
+    upper_cursor: str | None
+    lower_cursor: str | None
+    upper_token: str | None
+    lower_token: str | None
+    state: str
+    reason_zh: str | None
+    reason_en: str | None
+    released: bool
+    fence: int
+    holder: str | None
+    lease_until: datetime | None
+    last_run: datetime | None
+    last_ok: datetime | None
+    last_full: datetime | None
+    last_moved: datetime | None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to settle one link, as long as nobody took it over. `token` fences off earlier holders."""
+
+    link_id: str
+    holder: str
+    token: int
+
+
+def holder_name() -> str:
+    """Who asks: machine, process and a nonce."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+class Links:
+    """Reading and leasing links."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def state(self, link: Link) -> LinkState:
+        """The state of a link; a link that was never seen is entered as new."""
+        with self.ledger.transaction() as connection:
+            found = self._find(connection, link.id)
+            if found is None:
+                connection.execute(
+                    table.insert().values(
+                        link_id=link.id,
+                        dataset=link.contract.dataset.name,
+                        upper=link.upper.code,
+                        lower=link.lower.code,
+                        state="new",
+                        released=False,
+                        fence=0,
+                    )
+                )
+                found = self._find(connection, link.id)
+        assert found is not None
+        return found
+
+    def all(self, dataset: str | None = None) -> dict[str, LinkState]:
+        """Every link that was ever seen."""
+        statement = select(table) if dataset is None else select(table).where(table.c.dataset == dataset)
+        with self.ledger.transaction() as connection:
+            return {row["link_id"]: LinkState(**row) for row in rows(connection, statement)}
+
+    def acquire(self, link: Link) -> tuple[Lease, LinkState]:
+        """Take the lease. Raises LeaseHeld if another runner has it and has not expired or died."""
+        self.state(link)
+        now, holder = self.ledger.clock(), holder_name()
+        with self.ledger.transaction() as connection:
+            found = self._find(connection, link.id)
+            assert found is not None
+            if found.holder and found.lease_until and found.lease_until > now and not _dead(found.holder):
+                raise LeaseHeld(
+                    f"{found.holder} works on this link until {found.lease_until:%H:%M:%S}",
+                    "另一进程正在同步此链路",
+                    todo="稍后再试 / try again later",
+                    link=link.id,
+                )
+            token = found.fence + 1
+            connection.execute(
+                update(table)
+                .where(table.c.link_id == link.id)
+                .values(fence=token, holder=holder, lease_until=now + LEASE)
+            )
+        return Lease(link.id, holder, token), found
+
+    def let_go(self, lease: Lease) -> None:
+        """Give the lease back, if it is still ours."""
+        with self.ledger.transaction() as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.link_id == lease.link_id, table.c.fence == lease.token)
+                .values(holder=None, lease_until=None)
+            )
+
+    def settle(self, connection: Connection, lease: Lease, **values: object) -> None:
+        """Write the link's row inside the settling transaction. Raises LeaseLost if another runner took the link over."""
+        result = connection.execute(
+            update(table)
+            .where(table.c.link_id == lease.link_id, table.c.fence == lease.token, table.c.holder == lease.holder)
+            .values(**values)
+        )
+        if result.rowcount != 1:
+            raise LeaseLost(
+                "another runner took this link over",
+                "链路已被另一进程接管",
+                todo="无需处理，接管者会完成 / nothing: the other runner finishes it",
+                link=lease.link_id,
+            )
+
+    def mark_failed(self, link_id: str, error: FedsyncError) -> None:
+        """Note that a link could not even start, unless somebody works on it right now."""
+        now = self.ledger.clock()
+        with self.ledger.transaction() as connection:
+            failed = update(table).where(table.c.link_id == link_id, table.c.holder.is_(None), table.c.state != "held")
+            connection.execute(failed.values(state="failed", reason_zh=error.zh, reason_en=str(error), last_run=now))
+
+    def release(self, link_id: str, actor: str) -> None:
+        """Let a held link's next run pass its guards once."""
+        with self.ledger.transaction() as connection:
+            result = connection.execute(
+                update(table).where(table.c.link_id == link_id, table.c.state == "held").values(released=True)
+            )
+            if result.rowcount != 1:
+                raise FedsyncError("this link is not held", "该链路未被拦截", todo="fedsync status", link=link_id)
+            self.ledger.audit(connection, actor, "link.release", link_id)
+
+    def _find(self, connection: Connection, link_id: str) -> LinkState | None:
+        found = rows(connection, select(table).where(table.c.link_id == link_id))
+        return LinkState(**found[0]) if found else None
+
+
+def _dead(holder: str) -> bool:
+    """Whether the holder was a process of this machine that no longer runs; of another machine, nobody can tell."""
+    host, pid, _ = holder.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, ValueError):
+        return False
+    return False

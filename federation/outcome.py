@@ -1,0 +1,49 @@
+"""What a link run did, in numbers that can cross a process boundary."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`descended`, `ascended`: rows written below and above; `removed_…`: rows deleted there; `accounts`: per end, the account."""
+
+    run_id: str
+    link_id: str
+    upper: str
+    lower: str
+    descended: int = 0
+    ascended: int = 0
+    removed_below: int = 0
+    removed_above: int = 0
+    quarantined: int = 0
+    held: int = 0
+    warned: int = 0
+    accounts: dict[str, dict[str, int]] = field(default_factory=dict)
+    error: str | None = None
+
+    @classmethod
+    def nothing(cls, run_id: str, link_id: str, upper: str, lower: str, error: str | None = None) -> Outcome:
+        """A run that did nothing, or failed."""
+        return cls(run_id, link_id, upper, lower, error=error)
+
+    @property
+    def news_below(self) -> bool:
+        """Whether the lower node now holds something new."""
+        return bool(self.descended or self.removed_below)
+
+    @property
+    def news_above(self) -> bool:
+        """Whether the upper node now holds something new."""
+        return bool(self.ascended or self.removed_above)
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything was written anywhere."""
+        return self.news_below or self.news_above
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)

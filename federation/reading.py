@@ -1,0 +1,141 @@
+"""Reading one node once, for all links that touch it, and staging what was read as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from connectors.base import Changes, Connector, no_keys, no_rejects
+from federation.canonical import key_column, key_table
+from federation.contract import Dataset
+
+KEY = "_key"
+"""The column that holds a row's key as one text (`canonical.key_column`)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one node was found to hold or to have changed. Tables carry the key text in `_key`.
+
+    `complete`: all rows were read, so whatever is not here does not exist. `present`: all keys there are, if they were
+    listed. `since`/`cursor`: where the read began and what it covers. `token`: the probe's token, taken before the read.
+    """
+
+    rows: pa.Table
+    outside: pa.Table
+    rejects: pa.Table
+    deleted: pa.Array
+    present: pa.Array | None
+    complete: bool
+    since: str | None
+    cursor: str | None
+    token: str | None
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything to look at."""
+        return (
+            bool(self.rows.num_rows or self.outside.num_rows or self.rejects.num_rows or len(self.deleted))
+            or self.complete
+        )
+
+    def with_fetched(self, changes: Changes, dataset: Dataset) -> Reading:
+        """This reading with rows fetched by key folded in; they replace what was read of these keys before."""
+        fresh = _of(changes, dataset, complete=False, since=None, token=None)
+        keys = pa.concat_arrays(
+            [fresh.rows.column(KEY).combine_chunks(), fresh.deleted, fresh.outside.column(KEY).combine_chunks()]
+        )
+        return replace(
+            self,
+            rows=pa.concat_tables([without(self.rows, keys), fresh.rows]),
+            outside=pa.concat_tables([without(self.outside, keys), fresh.outside]),
+            rejects=pa.concat_tables([self.rejects, fresh.rejects]),
+            deleted=pa.concat_arrays([self.deleted, fresh.deleted]),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Stage as Parquet, for another process to load."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("rows", "outside", "rejects"):
+            pq.write_table(getattr(self, name), folder / f"{name}.parquet", compression="zstd")
+        pq.write_table(pa.table({KEY: self.deleted}), folder / "deleted.parquet")
+        if self.present is not None:
+            pq.write_table(pa.table({KEY: self.present}), folder / "present.parquet", compression="zstd")
+        about = {
+            "complete": self.complete,
+            "since": self.since,
+            "cursor": self.cursor,
+            "token": self.token,
+            "present": self.present is not None,
+        }
+        (folder / "about.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, folder: Path) -> Reading:
+        """The inverse of `save`."""
+        about = json.loads((folder / "about.json").read_text())
+        rows, outside, rejects = (pq.read_table(folder / f"{name}.parquet") for name in ("rows", "outside", "rejects"))
+        deleted = pq.read_table(folder / "deleted.parquet").column(KEY).combine_chunks()
+        present = pq.read_table(folder / "present.parquet").column(KEY).combine_chunks() if about["present"] else None
+        return cls(
+            rows, outside, rejects, deleted, present, about["complete"], about["since"], about["cursor"], about["token"]
+        )
+
+
+def without(table: pa.Table, keys: pa.Array) -> pa.Table:
+    """The rows whose key is not among `keys`."""
+    return table.filter(pc.invert(pc.is_in(table.column(KEY), keys))) if table.num_rows and len(keys) else table
+
+
+def only(table: pa.Table, keys: pa.Array) -> pa.Table:
+    """The rows whose key is among `keys`."""
+    return table.filter(pc.is_in(table.column(KEY), keys)) if table.num_rows else table
+
+
+def read_node(connector: Connector, since: str | None, *, sweep: bool, again: Collection[str] = ()) -> Reading:
+    """Read a node. `since=None` reads everything; `again`: keys to read as well, whether they changed or not."""
+    token = connector.probe().token
+    found = connector.changes(since, sweep=sweep or connector.capabilities.cheap_sweep)
+    complete = since is None or connector.capabilities.capture == "snapshot"
+    reading = _of(found, connector.node.dataset, complete=complete, since=since, token=token)
+    return reading if complete or not again else refetched(connector, reading, pa.array(sorted(again), pa.string()))
+
+
+def refetched(connector: Connector, reading: Reading, keys: pa.Array) -> Reading:
+    """The reading with these keys read anew."""
+    dataset = connector.node.dataset
+    return reading.with_fetched(connector.fetch(key_table(keys, dataset)), dataset)
+
+
+def nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
+    """The reading of a node whose token says that nothing changed."""
+    node = connector.node
+    empty = Changes(node.schema.empty_table(), no_rejects(node), no_keys(node), None, since)
+    return _of(empty, node.dataset, complete=False, since=since, token=token)
+
+
+def _of(changes: Changes, dataset: Dataset, *, complete: bool, since: str | None, token: str | None) -> Reading:
+    def keyed(table: pa.Table) -> pa.Table:
+        return table.append_column(KEY, key_column(table, dataset))
+
+    def keys(table: pa.Table) -> pa.Array:
+        return key_column(table, dataset)
+
+    outside = changes.outside if changes.outside is not None else changes.rows.schema.empty_table()
+    return Reading(
+        keyed(changes.rows),
+        keyed(outside),
+        keyed(changes.rejects),
+        keys(changes.deleted),
+        None if changes.present is None else keys(changes.present),
+        complete,
+        since,
+        changes.cursor,
+        token,
+    )
