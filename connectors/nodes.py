@@ -14,7 +14,7 @@ from connectors.companion import CompanionConnector
 from connectors.district import DistrictConnector
 from connectors.level import LevelConnector, Scope
 from connectors.registry import connector_class
-from connectors.retrying import RetryingConnector
+from connectors.retrying import RequestingConnector, Retrier, RetryingConnector
 from connectors.street import StreetConnector
 from federation.errors import DeclarationError
 
@@ -27,23 +27,27 @@ def open_node(
     node: Node, word: str, scope: Scope, *, lacking: tuple[str, ...] = (), hosted: Callable[[Node], Connector]
 ) -> Connector:
     """The connector of a node, ready to use. `lacking`: fields kept by the engine, in the table that `hosted` opens."""
+    retrier = Retrier()
     if word == "hosted":
         inner: Connector = hosted(node)
     elif lacking:
         own = tuple(name for name in node.fields if name not in lacking)
         apart = tuple(name for name in node.fields if name in lacking or name in node.dataset.key)
-        main = build(_part(node, own), word)
+        main = build(_part(node, own), word, retrier)
         inner = CompanionConnector(node, main, hosted(_part(node, apart)))
     else:
-        inner = build(node, word)
-    return RetryingConnector(LEVEL_CONNECTORS[node.region.level](inner, scope))
+        inner = build(node, word, retrier)
+    return RetryingConnector(LEVEL_CONNECTORS[node.region.level](inner, scope), retrier)
 
 
-def build(node: Node, word: str) -> Connector:
-    """The bare connector of a node. Raises DeclarationError if its options are not what the connector takes."""
+def build(node: Node, word: str, retrier: Retrier | None = None) -> Connector:
+    """The bare connector of a node. Raises DeclarationError if its options are not what the connector takes.
+
+    `retrier`: for connectors that make many requests per call; without it they try each request once.
+    """
     kind = connector_class(word)
     check_options(kind, node.options, node)
-    return kind(node)
+    return kind(node, retrier) if issubclass(kind, RequestingConnector) else kind(node)
 
 
 def check_options(kind: type[Connector], options: dict[str, Any], node: Node) -> None:

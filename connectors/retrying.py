@@ -1,20 +1,23 @@
-"""The one retry wrapper: exponential back-off with jitter around any connector. Connectors themselves never retry.
+"""The one retry policy: exponential back-off with jitter, within a budget. Connectors themselves never retry.
 
-Only `Transient` errors are tried again, and only as long as the budget of the run lasts; a system that says how long to wait
-(Retry-After) is obeyed if that fits the budget.
+Only `Transient` errors are tried again. A system that says how long to wait (Retry-After) is obeyed if that fits the budget.
+`RetryingConnector` retries whole calls. A connector that makes many requests per call is a `RequestingConnector`: it shares the
+same `Retrier` and passes each request through it, since reading 100 pages again because the last one failed would be impolite
+and, where requests fail now and then, would never end.
 """
 
 from __future__ import annotations
 
+import random
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Probe
+from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Node, Probe
 from federation.errors import Transient
 
 T = TypeVar("T")
@@ -22,72 +25,112 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Budget:
-    """`attempts` per call and `seconds` of waiting per connector; `first` is the first pause, doubled up to `longest`."""
+    """How long to insist.
+
+    `attempts` per step. `seconds` of waiting in all; each step that succeeds earns `earned` seconds back, never above
+    `seconds`, so that a system that makes progress is not given up while a dead one costs at most `seconds`.
+    `first` is the longest first pause in seconds, doubled with each attempt up to `longest`.
+    """
 
     attempts: int = 5
     seconds: float = 60.0
     first: float = 0.2
     longest: float = 15.0
+    earned: float = 0.5
+
+
+NO_RETRY = Budget(attempts=1, seconds=0.0)
+
+
+class Retrier:
+    """Runs steps, trying again what may work again, until the budget is spent. Not thread-safe: one per node.
+
+    May be nested (a request inside a call): what the inner step gave up on is not tried again by the outer one, so attempts
+    do not multiply.
+    """
+
+    def __init__(
+        self,
+        budget: Budget = Budget(),
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.budget = budget
+        self.left = budget.seconds
+        self._sleep = sleep
+        self._jitter = jitter
+        # Weak: a kept exception would keep the frames of its traceback, and the tables in them.
+        self._given_up: weakref.ref[Transient] | None = None
+
+    def call(self, step: Callable[[], T]) -> T:
+        """The step's result. Raises its last error once it is not Transient, or attempts or seconds are used up."""
+        attempt = 1
+        while True:
+            try:
+                result = step()
+            except Transient as error:
+                pause = self._pause(attempt, error)
+                if self._was_given_up(error) or attempt >= self.budget.attempts or pause > self.left:
+                    self._given_up = weakref.ref(error)
+                    raise
+            else:
+                self.left = min(self.budget.seconds, self.left + self.budget.earned)
+                return result
+            self.left -= pause
+            self._sleep(pause)
+            attempt += 1
+
+    def _pause(self, attempt: int, error: Transient) -> float:
+        """Full jitter. On top of what the system asked for, a little: else all that it turned away come back together."""
+        if error.retry_after is not None:
+            return error.retry_after + self._jitter() * self.budget.first
+        widest = min(self.budget.longest, self.budget.first * 2.0 ** (attempt - 1))
+        return self._jitter() * widest
+
+    def _was_given_up(self, error: Transient) -> bool:
+        return self._given_up is not None and self._given_up() is error
+
+
+class RequestingConnector(Connector):
+    """Base of connectors that make many requests per call: each goes through `retrier` (default: none is tried again)."""
+
+    def __init__(self, node: Node, retrier: Retrier | None = None) -> None:
+        super().__init__(node)
+        self.retrier = retrier or Retrier(NO_RETRY)
 
 
 class RetryingConnector(Connector):
     """Wraps a connector; same contract, fewer transient errors."""
 
-    def __init__(
-        self, inner: Connector, budget: Budget = Budget(), sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, inner: Connector, retrier: Retrier | None = None) -> None:
         super().__init__(inner.node)
         self.inner = inner
-        self.budget = budget
-        self._left = budget.seconds
-        self._sleep = sleep
-        self._backoff = wait_random_exponential(multiplier=budget.first, max=budget.longest)
-
-    def _call(self, step: Callable[[], T]) -> T:
-        return Retrying(
-            retry=retry_if_exception_type(Transient),
-            wait=self._wait,
-            stop=self._spent,
-            sleep=self._pause,
-            reraise=True,
-        )(step)
-
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, Transient) else None
-        return asked if asked is not None else self._backoff(state)
-
-    def _spent(self, state: RetryCallState) -> bool:
-        return state.attempt_number >= self.budget.attempts or self._wait(state) > self._left
-
-    def _pause(self, seconds: float) -> None:
-        self._left -= seconds
-        self._sleep(seconds)
+        self.retrier = retrier or Retrier()
 
     @property
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
 
     def probe(self) -> Probe:
-        return self._call(self.inner.probe)
+        return self.retrier.call(self.inner.probe)
 
     def prepare(self) -> None:
-        self._call(self.inner.prepare)
+        self.retrier.call(self.inner.prepare)
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
-        return self._call(lambda: self.inner.changes(since, sweep=sweep))
+        return self.retrier.call(lambda: self.inner.changes(since, sweep=sweep))
 
     def fetch(self, keys: pa.Table) -> Changes:
-        return self._call(lambda: self.inner.fetch(keys))
+        return self.retrier.call(lambda: self.inner.fetch(keys))
 
     def apply(self, batch: Batch) -> Applied:
-        return self._call(lambda: self.inner.apply(batch))
+        return self.retrier.call(lambda: self.inner.apply(batch))
 
     def notify(self, returns: pa.Table) -> None:
-        self._call(lambda: self.inner.notify(returns))
+        self.retrier.call(lambda: self.inner.notify(returns))
 
     def digest(self) -> Digest:
-        return self._call(self.inner.digest)
+        return self.retrier.call(self.inner.digest)
 
     def close(self) -> None:
         self.inner.close()
