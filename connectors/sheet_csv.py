@@ -206,6 +206,13 @@ def table(rows: list[list[str]]) -> bytes:
 
 
 def _encoded(rows: list[list[Value]], dialect: Dialect) -> bytes:
-    out = io.StringIO(newline="")
-    csv.writer(out, delimiter=dialect.delimiter, lineterminator=dialect.newline).writerows(rows)
-    return out.getvalue().encode(dialect.encoding)
+    special = re.compile(
+        f'["\r\n{dialect.delimiter}]'
+    )  # csv.writer leaves a lone return bare, and no reader takes that
+
+    def cell(value: Value) -> str:
+        text = str(value)
+        return '"' + text.replace('"', '""') + '"' if special.search(text) else text
+
+    lines = (dialect.delimiter.join(map(cell, row)) + dialect.newline for row in rows)
+    return "".join(lines).encode(dialect.encoding)

@@ -11,6 +11,7 @@ import gc
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
@@ -29,6 +30,7 @@ from federation.errors import Permanent, Unreadable
 
 _ESCAPED = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 _ARMED = ("=", "+", "-", "@", "\t", "'")
+_RUN = re.compile(rb"<(?:\w+:)?r>")
 _LONGEST = 32_767
 _EXACT_DIGITS = 15
 _FIRST_DAY = date(1904, 1, 2)  # both of Excel's calendars count correctly from here on
@@ -242,7 +244,9 @@ def _loaded(path: Path, content: bytes) -> Workbook:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # extensions that it drops: known, see the module
-            return load_workbook(io.BytesIO(content), keep_vba=path.suffix.lower() == ".xlsm", rich_text=True)
+            return load_workbook(
+                io.BytesIO(content), keep_vba=path.suffix.lower() == ".xlsm", rich_text=_has_rich_text(content)
+            )
     except Exception as cause:  # it raises whatever its parsers do
         raise Unreadable(
             f"the workbook cannot be edited: {cause}",
@@ -250,6 +254,13 @@ def _loaded(path: Path, content: bytes) -> Workbook:
             todo="用表格软件另存为 .xlsx 后重试 / save it again as .xlsx with a spreadsheet program",
             file=path,
         ) from cause
+
+
+def _has_rich_text(content: bytes) -> bool:
+    """Whether some cell is coloured in part; keeping that costs a third more, so only those pay who need it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as package:
+        texts = [name for name in package.namelist() if "sharedStrings" in name or "/worksheets/sheet" in name]
+        return any(_RUN.search(package.read(name)) for name in texts)
 
 
 def _saved(book: Workbook) -> bytes:

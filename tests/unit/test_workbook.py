@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from openpyxl import Workbook, load_workbook
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
 from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.table import Table
@@ -277,10 +279,12 @@ def test_notes_colours_sheets_and_formulas_of_people_survive_our_writing(path: P
         sheet["A4"].fill = PatternFill("solid", start_color="FFFFFF00")
         sheet["A4"].comment = Comment("看", "我")
         sheet.row_dimensions[4].height = 40
+        sheet["P4"] = CellRichText("常", TextBlock(InlineFont(b=True), "回访"))
         sheet.parent.create_sheet("我的表")["A1"] = "勿动"
     put(book, {"rid": "R3", "name": "李四"}, delete=("R1", "R2"))
-    again = load_workbook(path)
+    again = load_workbook(path, rich_text=True)
     sheet = again["数据"]
+    assert isinstance(sheet["P2"].value, CellRichText) and sheet["P2"].value[1].font.b
     assert [sheet[f"A{n}"].value for n in range(1, 5)] == ["居民编号", "R3", "R4", None]
     assert (sheet["C2"].value, sheet["N2"].value, sheet["O2"].value) == ("李四", "常回访", "=J2*2")
     assert sheet["A2"].fill.start_color.rgb == "FFFFFF00" and sheet["A2"].comment.text == "看"

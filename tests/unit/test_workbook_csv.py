@@ -44,6 +44,13 @@ def test_every_type_reads_back_as_it_was_written(path: Path, encoding: str) -> N
     path.read_bytes().decode(encoding)
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_lone_return_inside_a_text_survives(path: Path, newline: str) -> None:
+    book = by_hand(path, f"居民编号,属地,姓名,电话,{OWN}", newline=newline)
+    put(book, {"rid": "R1", "region": HERE, "name": "a\rb"})
+    assert stored(book)["R1"]["name"] == "a\rb"
+
+
 def test_a_new_file_is_marked_so_that_a_spreadsheet_program_opens_it_rightly(path: Path) -> None:
     connector(path)
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
