@@ -27,7 +27,7 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 def lock_of(path: Path) -> Path | None:
     """The lock file of whoever has the document open, None if nobody has."""
-    for name in (f"~${path.name}", f".~lock.{path.name}#", f".~{path.name}", f"~${path.name[2:]}"):
+    for name in (f"~${path.name}", f".~lock.{path.name}#", f".~{path.name}"):
         lock = path.with_name(name)
         if lock.exists():
             return lock
