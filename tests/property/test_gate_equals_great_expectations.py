@@ -25,7 +25,7 @@ DATASET = Dataset.model_validate(
         "label": "样例",
         "levels": ["city", "district"],
         "key": ["k"],
-        "jurisdiction": "k",
+        "jurisdiction": "r",
         "originates": ["city"],
         "fields": {
             name: {
@@ -36,6 +36,7 @@ DATASET = Dataset.model_validate(
             }
             for name, kind in {
                 "k": "int",
+                "r": "string",
                 "s": "string",
                 "t": "string",
                 "e": "enum",
@@ -126,7 +127,7 @@ TABLE = st.integers(0, 9).flatmap(
         }
     )
 )
-ALL = [name for name in DATASET.fields if name != "k"]
+ALL = [name for name in DATASET.fields if name not in ("k", "r")]
 TEXT_FIELDS = ["s", "t", "e"]
 
 
@@ -294,7 +295,10 @@ def suite(rules: list[dict[str, Any]]) -> Gate:
 
 def table(columns: dict[str, list[Any]]) -> pa.Table:
     count = len(columns["s"])
-    return pa.table({"k": list(range(count)), **columns}, schema=canonical.schema(DATASET, list(DATASET.fields)))
+    return pa.table(
+        {"k": list(range(count)), "r": ["110101000000"] * count, **columns},
+        schema=canonical.schema(DATASET, list(DATASET.fields)),
+    )
 
 
 def by_rule(gate: Gate, rows: pa.Table) -> dict[str, list[int]]:
