@@ -1,0 +1,590 @@
+"""What every connector promises, as tests: a new connector's test class inherits `ConnectorContract` and fills in four hooks.
+
+    class TestMemory(ConnectorContract):
+        def connector(self) -> Connector: ...            # a fresh object on the same system each time
+        def people_write(self, rows) -> None: ...        # insert or update, as the system's own people would
+        def people_delete(self, key) -> None: ...
+        def stored(self) -> list[dict]: ...              # what the system really holds, read past the connector
+
+Rows are dicts by field name (`make_node(self.dataset, …)` builds the node; `self.dataset` differs between tests). What a system
+cannot do is told by its `capabilities`, and by `loose` below; the one place that skips is `_unmet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pytest
+
+from connectors.base import Applied, Batch, Changes, Connector, no_keys
+from federation.canonical import conform, fingerprints, key_column, schema
+from federation.contract import Dataset
+from federation.errors import Conflict
+from tests.contract.dataset import COMPOSITE, RICH, SAMPLE, row, table, visit, whole
+
+Test = TypeVar("Test", bound=Callable[..., None])
+Row = dict[str, Any]
+
+
+def needs(*what: str) -> Callable[[Test], Test]:
+    """What a system must be able to do for a test to say anything (`ConnectorContract._unmet` knows the words)."""
+    return lambda test: _mark(test, "needs", what)
+
+
+def on(dataset: Dataset) -> Callable[[Test], Test]:
+    """The dataset that a test works with, if not `SAMPLE`."""
+    return lambda test: _mark(test, "dataset", dataset)
+
+
+def _mark(test: Test, name: str, value: object) -> Test:
+    setattr(test, name, value)
+    return test
+
+
+class ConnectorContract:
+    """Inherit, name the class `Test…`, fill in the hooks. `self.folder` is an empty folder of this test's own."""
+
+    loose = True
+    """People can write anything into any field: text into a number, no key, the same key twice."""
+    long_text = 20_000
+    """Characters that fit into one value."""
+
+    dataset: Dataset
+    folder: Path
+
+    # --- hooks
+
+    def start(self) -> None:
+        """Make the empty system for `self.dataset`, if the connector's `prepare` does not."""
+
+    def stop(self) -> None:
+        """Remove what `start` made."""
+
+    def connector(self) -> Connector:
+        """A fresh connector on the system."""
+        raise NotImplementedError
+
+    def people_write(self, rows: list[Row]) -> None:
+        """Insert or update by key, writing only the named fields. A loose system takes a missing or double key as a new row."""
+        raise NotImplementedError
+
+    def people_delete(self, key: Row) -> None:
+        """Delete the row with this key."""
+        raise NotImplementedError
+
+    def stored(self) -> list[Row]:
+        """All rows that the system holds, read without the connector; the contract's canonical typing makes them comparable."""
+        raise NotImplementedError
+
+    # --- what does not apply
+
+    def _unmet(self, word: str, connector: Connector) -> str | None:
+        can = connector.capabilities
+        lacking = {
+            "writes": (can.writes, "the system is read-only"),
+            "present": (can.present, "the system cannot list its keys"),
+            "increments": (can.capture != "snapshot", "every read is whole"),
+            "snapshot": (can.capture == "snapshot", "reads may be partial"),
+            "conditional": (can.conditional, "writes are not conditional"),
+            "token": (connector.probe().token is not None, "the system cannot tell whether it changed"),
+            "loose": (self.loose, "the system refuses such values itself"),
+        }
+        met, reason = lacking[word]
+        return None if met else reason
+
+    @pytest.fixture(autouse=True)
+    def _system(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+        self.dataset = getattr(request.function, "dataset", SAMPLE)
+        self.folder = tmp_path
+        self.start()
+        opened: list[Connector] = []
+        make = self.connector
+
+        def remembered() -> Connector:
+            opened.append(make())
+            return opened[-1]
+
+        self.connector = remembered  # type: ignore[method-assign]
+        try:
+            first = self.connector()
+            first.prepare()
+            for word in getattr(request.function, "needs", ()):
+                if reason := self._unmet(word, first):
+                    pytest.skip(reason)
+            yield
+        finally:
+            for connector in opened:
+                connector.close()
+            self.stop()
+
+    # --- helpers
+
+    def rows(self, changes: Changes) -> dict[str, Row]:
+        """The rows read, by key text."""
+        return _by_key(changes.rows, self.dataset)
+
+    def held(self) -> dict[str, Row]:
+        """The rows that the system really holds, typed, by key text."""
+        return _by_key(self.typed(self.stored()), self.dataset)
+
+    def typed(self, rows: list[Row]) -> pa.Table:
+        """Rows as the contract types them; none may be lost on the way."""
+        names = list(self.dataset.fields)
+        raw = {name: _column([found.get(name) for found in rows]) for name in names}
+        typed = conform(pa.table(raw) if rows else schema(self.dataset, names).empty_table(), self.dataset, names)
+        assert not typed.rejects.num_rows, typed.rejects.to_pylist()
+        return typed.rows
+
+    def write(self, *tables: pa.Table, deletes: list[Row] | None = None, cursor: str | None = None) -> Applied:
+        """Apply one batch through a fresh connector, as a link run would."""
+        connector = self.connector()
+        names = self.dataset.key
+        gone = table(self.dataset, deletes, *names) if deletes else no_keys(connector.node)
+        return connector.apply(Batch(tables, gone, cursor))
+
+    def keys(self, *keys: Any) -> pa.Table:
+        """Key columns for `fetch`."""
+        return table(
+            self.dataset,
+            [dict(zip(self.dataset.key, key if isinstance(key, tuple) else (key,))) for key in keys],
+            *self.dataset.key,
+        )
+
+    # --- reading
+
+    def test_an_empty_system_reads_as_no_rows(self) -> None:
+        found = self.connector().changes(None)
+        assert (found.rows.num_rows, found.rejects.num_rows, found.deleted.num_rows) == (0, 0, 0)
+
+    def test_reading_from_nothing_returns_every_row_whole(self) -> None:
+        self.people_write([whole("R1"), whole("R2", name="李雷", care="无"), row("R3")])
+        assert self.rows(self.connector().changes(None)) == self.held()
+        assert set(self.held()) == {"R1", "R2", "R3"}
+
+    def test_what_is_read_has_the_schema_of_the_contract(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        connector = self.connector()
+        found = connector.changes(None)
+        keys = schema(self.dataset, self.dataset.key)
+        assert found.rows.schema.equals(connector.node.schema)
+        assert found.deleted.schema.equals(keys)
+        assert found.present is None or found.present.schema.equals(keys)
+        fetched = connector.fetch(self.keys("R1", "R9"))
+        assert fetched.rows.schema.equals(connector.node.schema)
+        assert fetched.deleted.schema.equals(keys)
+
+    def test_every_type_is_read_as_the_value_that_people_wrote(self) -> None:
+        self.people_write([whole("R1")])
+        read = self.connector().changes(None).rows
+        assert _prints(read, self.dataset) == _prints(self.typed([whole("R1")]), self.dataset)
+
+    def test_a_second_read_of_an_unchanged_system_is_the_same(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        first, second = self.connector().changes(None), self.connector().changes(None)
+        assert self.rows(first) == self.rows(second)
+        assert first.cursor == second.cursor
+
+    def test_the_cursor_covers_what_was_returned(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        before = self.connector().changes(None)
+        again = self.connector().changes(before.cursor)
+        assert self.rows(again).items() <= self.rows(before).items()
+        assert not again.deleted.num_rows
+
+    def test_rows_changed_after_a_cursor_are_seen(self) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一")])
+        cursor = self.connector().changes(None).cursor
+        self.people_write([row("R2", note="二"), row("R3", note="新")])
+        found = self.rows(self.connector().changes(cursor))
+        assert (found["R2"]["note"], found["R3"]["note"]) == ("二", "新")
+
+    def test_rows_written_in_the_same_instant_as_the_cursor_are_seen(self) -> None:
+        """Twenty rounds without a pause: most fall into one tick of any clock that people's rows are stamped with."""
+        known: dict[str, Row] = {}
+        cursor = None
+        for number in range(20):
+            self.people_write([row(f"R{number % 7}", visits=number)])
+            found = self.connector().changes(cursor)
+            known.update(self.rows(found))
+            cursor = found.cursor
+        assert known == self.held()
+
+    @needs("present")
+    def test_a_deletion_shows_in_the_list_of_keys(self) -> None:
+        self.people_write([row("R1"), row("R2"), row("R3")])
+        cursor = self.connector().changes(None).cursor
+        self.people_delete({"record_id": "R2"})
+        found = self.connector().changes(cursor, sweep=True)
+        assert found.present is not None
+        assert sorted(key_column(found.present, self.dataset).to_pylist()) == ["R1", "R3"]
+        assert "R2" not in self.rows(found)
+
+    @needs("increments")
+    def test_keys_are_listed_only_if_asked_for(self) -> None:
+        self.people_write([row("R1")])
+        cursor = self.connector().changes(None).cursor
+        assert self.connector().changes(cursor, sweep=False).present is None
+
+    @needs("snapshot", "present")
+    def test_a_whole_read_lists_its_keys_whether_asked_or_not(self) -> None:
+        self.people_write([row("R1")])
+        found = self.connector().changes("whatever", sweep=False)
+        assert found.present is not None
+        assert key_column(found.present, self.dataset).to_pylist() == ["R1"]
+
+    def test_five_thousand_rows_are_read_and_counted(self) -> None:
+        self.people_write([row(f"R{number:05d}", visits=number, note=f"第 {number} 户") for number in range(5000)])
+        found = self.connector().changes(None)
+        assert found.rows.num_rows == 5000
+        assert sum(found.rows.column("visits").to_pylist()) == sum(range(5000))
+
+    # --- rows that cannot be read
+
+    @needs("loose")
+    def test_a_value_that_cannot_be_typed_is_rejected_with_a_reason_and_stops_nobody_else(self) -> None:
+        self.people_write([row("R1", visits=1), row("R2", visits="很多"), row("R3", visits=3)])
+        found = self.connector().changes(None)
+        assert set(self.rows(found)) == {"R1", "R3"}
+        (reject,) = found.rejects.to_pylist()
+        assert (reject["record_id"], reject["field"], reject["value"], reject["rule"]) == (
+            "R2",
+            "visits",
+            "很多",
+            "type:int",
+        )
+        assert "走访次数" in reject["reason_zh"] and "很多" in reject["reason_zh"]
+        assert "whole number" in reject["reason_en"]
+
+    @needs("loose", "present")
+    def test_the_key_of_a_rejected_row_counts_as_present(self) -> None:
+        self.people_write([row("R1"), row("R2", visits="很多")])
+        found = self.connector().changes(None)
+        assert found.present is not None
+        assert sorted(key_column(found.present, self.dataset).to_pylist()) == ["R1", "R2"]
+
+    @needs("loose", "present", "increments")
+    def test_the_key_of_a_rejected_row_counts_as_present_in_a_later_sweep(self) -> None:
+        self.people_write([row("R1"), row("R2", visits="很多")])
+        found = self.connector().changes(self.connector().changes(None).cursor, sweep=True)
+        assert found.present is not None
+        assert sorted(key_column(found.present, self.dataset).to_pylist()) == ["R1", "R2"]
+
+    @needs("loose")
+    def test_a_row_without_a_key_is_rejected(self) -> None:
+        self.people_write([row("R1"), row(None, name="无名")])
+        found = self.connector().changes(None)
+        assert set(self.rows(found)) == {"R1"}
+        (reject,) = found.rejects.to_pylist()
+        assert (reject["record_id"], reject["rule"]) == (None, "key:missing")
+        assert reject["reason_zh"] and reject["reason_en"]
+
+    @needs("loose")
+    def test_rejected_rows_asked_for_by_key_are_not_reported_as_deleted(self) -> None:
+        self.people_write([row("R1"), row("R2", visits="很多")])
+        found = self.connector().fetch(self.keys("R1", "R2"))
+        assert set(self.rows(found)) == {"R1"}
+        assert found.rejects.column("record_id").to_pylist() == ["R2"]
+        assert not found.deleted.num_rows
+
+    # --- reading by key
+
+    def test_fetch_returns_the_rows_asked_for_and_no_other(self) -> None:
+        self.people_write([whole(f"R{number}") for number in range(6)])
+        found = self.connector().fetch(self.keys("R1", "R4"))
+        assert self.rows(found) == {key: self.held()[key] for key in ("R1", "R4")}
+        assert found.present is None and found.cursor is None
+
+    def test_fetch_reports_keys_that_are_not_there_as_deleted(self) -> None:
+        self.people_write([row("R1")])
+        found = self.connector().fetch(self.keys("R1", "R8", "O'Brien; --"))
+        assert set(self.rows(found)) == {"R1"}
+        assert sorted(found.deleted.column("record_id").to_pylist()) == ["O'Brien; --", "R8"]
+
+    def test_fetch_of_nothing_returns_nothing(self) -> None:
+        self.people_write([row("R1")])
+        connector = self.connector()
+        found = connector.fetch(no_keys(connector.node))
+        assert (found.rows.num_rows, found.rejects.num_rows, found.deleted.num_rows) == (0, 0, 0)
+
+    def test_fetch_of_a_thousand_keys_finds_each(self) -> None:
+        self.people_write([row(f"R{number:05d}", visits=number) for number in range(1500)])
+        found = self.connector().fetch(self.keys(*(f"R{number:05d}" for number in range(500, 1600))))
+        assert found.rows.num_rows == 1000
+        assert found.deleted.num_rows == 100
+
+    # --- writing
+
+    @needs("writes")
+    def test_new_rows_are_inserted(self) -> None:
+        applied = self.write(table(self.dataset, [whole("R1"), whole("R2", name="李雷")]))
+        assert (applied.written, applied.deleted) == (2, 0)
+        assert self.held() == _by_key(self.typed([whole("R1"), whole("R2", name="李雷")]), self.dataset)
+
+    @needs("writes")
+    def test_an_update_leaves_columns_that_are_not_named_untouched(self) -> None:
+        self.people_write([whole("R1"), whole("R2")])
+        before = self.held()
+        self.write(table(self.dataset, [{"record_id": "R1", "note": "新", "visits": 7}]))
+        assert self.held() == {"R1": {**before["R1"], "note": "新", "visits": 7}, "R2": before["R2"]}
+
+    @needs("writes")
+    def test_rows_new_and_known_may_stand_in_one_table(self) -> None:
+        self.people_write([row("R2", note="旧", name="留")])
+        self.write(table(self.dataset, [row("R1", note="甲"), row("R2", note="乙"), row("R3", note="丙")]))
+        held = self.held()
+        assert {key: found["note"] for key, found in held.items()} == {"R1": "甲", "R2": "乙", "R3": "丙"}
+        assert held["R2"]["name"] == "留"
+
+    @needs("writes")
+    def test_rows_are_deleted_and_those_already_gone_are_counted(self) -> None:
+        self.people_write([row("R1"), row("R2"), row("R3")])
+        applied = self.write(deletes=[{"record_id": "R2"}, {"record_id": "R9"}])
+        assert set(self.held()) == {"R1", "R3"}
+        assert applied.deleted == 2
+
+    @needs("writes")
+    def test_a_deleted_key_may_come_back_without_its_old_values(self) -> None:
+        self.write(table(self.dataset, [whole("R1")]))
+        self.write(deletes=[{"record_id": "R1"}])
+        self.write(table(self.dataset, [row("R1", name="新人")]))
+        assert self.held() == _by_key(self.typed([row("R1", name="新人")]), self.dataset)
+
+    @needs("writes")
+    def test_writing_a_batch_twice_leaves_the_same_as_once(self) -> None:
+        self.people_write([whole("R1"), row("R2"), row("R3")])
+        upserts = (table(self.dataset, [{"record_id": "R1", "note": "改"}]), table(self.dataset, [whole("R4")]))
+        self.write(*upserts, deletes=[{"record_id": "R3"}])
+        once = self.held()
+        self.write(*upserts, deletes=[{"record_id": "R3"}])
+        assert self.held() == once
+        assert set(once) == {"R1", "R2", "R4"}
+
+    @needs("writes")
+    def test_a_batch_may_hold_several_tables_with_different_columns(self) -> None:
+        self.people_write([whole("R1"), whole("R2"), row("R5")])
+        before = self.held()
+        applied = self.write(
+            table(self.dataset, [{"record_id": "R1", "name": "甲"}]),
+            table(self.dataset, [{"visits": 3, "record_id": "R2", "insured": False}]),
+            table(self.dataset, [whole("R3")]),
+            deletes=[{"record_id": "R5"}],
+        )
+        assert (applied.written, applied.deleted) == (3, 1)
+        held = self.held()
+        assert held["R1"] == {**before["R1"], "name": "甲"}
+        assert held["R2"] == {**before["R2"], "visits": 3, "insured": False}
+        assert set(held) == {"R1", "R2", "R3"}
+
+    @needs("writes")
+    def test_an_empty_batch_changes_nothing(self) -> None:
+        self.people_write([whole("R1")])
+        before = self.held()
+        empty = schema(self.dataset, ["record_id", "note"]).empty_table()
+        assert self.write().written == 0
+        assert self.write(empty).written == 0
+        assert self.held() == before
+
+    @needs("writes")
+    def test_a_row_of_its_key_alone_is_inserted_if_it_is_absent(self) -> None:
+        self.people_write([whole("R1")])
+        before = self.held()
+        self.write(table(self.dataset, [{"record_id": "R1"}, {"record_id": "R2"}]))
+        held = self.held()
+        assert held["R1"] == before["R1"]
+        assert set(held) == {"R1", "R2"}
+
+    @needs("writes")
+    def test_null_is_written_over_a_value_of_every_type_and_read_back(self) -> None:
+        self.people_write([whole("R1")])
+        self.write(table(self.dataset, [row("R1", **dict.fromkeys(RICH))]))
+        for found in (self.held(), self.rows(self.connector().changes(None))):
+            assert {name: found["R1"][name] for name in RICH} == dict.fromkeys(RICH)
+
+    @needs("writes")
+    def test_every_type_makes_the_round_trip_with_the_same_fingerprint(self) -> None:
+        rows = [
+            whole("R1"),
+            whole("R2", visits=2**53, score=1e-7, income=Decimal("-0.01"), insured=False),
+            whole("R3", visits=0, score=-123456.789, income=Decimal("99999999999.99"), care="无", extra="[]"),
+        ]
+        written = self.typed(rows)
+        self.write(written)
+        assert _prints(self.connector().changes(None).rows, self.dataset) == _prints(written, self.dataset)
+        assert _prints(self.connector().fetch(self.keys("R1", "R2", "R3")).rows, self.dataset) == _prints(
+            written, self.dataset
+        )
+
+    @needs("writes")
+    @pytest.mark.parametrize(
+        "text",
+        ["𠮷野家😀", "他说“好”，她说\"no\" and it's \\n", "第一行\n第二行", "007", "1e5", "00:10", "=1+1", "NULL", "\\N", "100%", ",;\t|", "TRUE", "2026-01-31", ":name %s ?"],
+    )  # fmt: skip
+    def test_text_makes_the_round_trip_as_it_is(self, text: str) -> None:
+        self.write(table(self.dataset, [row("R1", note=text), row(f"K{text}".replace("\n", ""), note=None)]))
+        read = self.rows(self.connector().changes(None))
+        assert read["R1"]["note"] == text
+        assert set(read) == {"R1", f"K{text}".replace("\n", "")}
+        assert self.rows(self.connector().fetch(self.keys("R1")))["R1"]["note"] == text
+
+    @needs("writes")
+    def test_very_long_text_makes_the_round_trip(self) -> None:
+        text = "长" * (self.long_text - 1) + "。"
+        self.write(table(self.dataset, [row("R1", note=text)]))
+        assert self.rows(self.connector().changes(None))["R1"]["note"] == text
+
+    @needs("writes")
+    def test_a_key_with_leading_zeros_finds_its_own_row(self) -> None:
+        self.write(table(self.dataset, [row("007", note="甲"), row("7", note="乙")]))
+        self.write(table(self.dataset, [{"record_id": "007", "note": "丙"}]), deletes=[{"record_id": "7"}])
+        assert {key: found["note"] for key, found in self.held().items()} == {"007": "丙"}
+
+    @needs("writes")
+    def test_five_thousand_rows_are_written_then_changed(self) -> None:
+        first = [row(f"R{number:05d}", visits=number) for number in range(5000)]
+        self.write(table(self.dataset, first))
+        self.write(table(self.dataset, [{"record_id": f"R{number:05d}", "visits": -1} for number in range(0, 6000, 2)]))
+        held = self.held()
+        assert len(held) == 5500
+        assert sum(found["visits"] == -1 for found in held.values()) == 3000
+        assert held["R00001"]["visits"] == 1
+
+    @needs("writes")
+    def test_what_was_written_is_seen_by_the_next_read(self) -> None:
+        self.people_write([row("R1")])
+        cursor = self.connector().changes(None).cursor
+        self.write(table(self.dataset, [{"record_id": "R1", "note": "回流"}]))
+        assert self.rows(self.connector().changes(cursor))["R1"]["note"] == "回流"
+
+    # --- writing on a condition
+
+    @needs("writes", "conditional")
+    def test_a_write_decided_on_an_older_read_is_refused_and_writes_nothing(self) -> None:
+        self.people_write([row("R1", note="一")])
+        cursor = self.connector().changes(None).cursor
+        self.people_write([row("R1", note="二")])
+        before = self.held()
+        with pytest.raises(Conflict):
+            self.write(table(self.dataset, [row("R1", note="三"), row("R2")]), cursor=cursor)
+        assert self.held() == before
+
+    @needs("writes", "conditional")
+    def test_a_write_decided_on_the_newest_read_is_taken_and_so_is_the_one_after_it(self) -> None:
+        self.people_write([row("R1", note="一")])
+        cursor = self.connector().changes(None).cursor
+        applied = self.write(table(self.dataset, [row("R1", note="二")]), cursor=cursor)
+        assert applied.cursor is not None
+        self.write(table(self.dataset, [row("R2", note="三")]), cursor=applied.cursor)
+        assert {key: found["note"] for key, found in self.held().items()} == {"R1": "二", "R2": "三"}
+        with pytest.raises(Conflict):
+            self.write(table(self.dataset, [row("R1", note="四")]), cursor=cursor)
+
+    # --- is there anything new?
+
+    @needs("token")
+    def test_the_token_changes_after_people_write(self) -> None:
+        self.people_write([row("R1", note="一")])
+        before = self.connector().probe().token
+        self.people_write([row("R1", note="二")])
+        assert self.connector().probe().token != before
+
+    @needs("token")
+    def test_the_token_changes_after_people_delete(self) -> None:
+        self.people_write([row("R1"), row("R2")])
+        before = self.connector().probe().token
+        self.people_delete({"record_id": "R1"})
+        assert self.connector().probe().token != before
+
+    @needs("token")
+    def test_the_token_stays_while_nothing_changes(self) -> None:
+        self.people_write([row("R1")])
+        connector = self.connector()
+        tokens = {connector.probe().token, self.connector().probe().token}
+        connector.changes(None)
+        self.connector().prepare()
+        tokens.add(self.connector().probe().token)
+        assert len(tokens) == 1
+
+    # --- opening, closing, comparing
+
+    def test_preparing_again_touches_no_data(self) -> None:
+        self.people_write([whole("R1")])
+        before = self.held()
+        connector = self.connector()
+        connector.prepare()
+        connector.prepare()
+        assert self.held() == before
+
+    def test_closing_twice_is_harmless(self) -> None:
+        connector = self.connector()
+        connector.close()
+        connector.probe()
+        connector.close()
+        connector.close()
+
+    def test_the_digest_depends_on_content_and_not_on_order(self) -> None:
+        self.people_write([whole("R1"), whole("R2")])
+        first = self.connector().digest()
+        assert first.rows == 2
+        self.people_delete({"record_id": "R1"})
+        assert self.connector().digest() != first
+        self.people_write([whole("R1")])
+        assert self.connector().digest() == first
+        self.people_write([row("R2", note="另一句")])
+        assert self.connector().digest() != first
+
+    # --- keys of several fields
+
+    @on(COMPOSITE)
+    def test_a_key_of_several_fields_is_read_and_fetched_as_one(self) -> None:
+        self.people_write([visit("A", 1, note="一"), visit("A", 2, note="二"), visit("B", 1, note="三")])
+        assert self.rows(self.connector().changes(None)) == self.held()
+        found = self.connector().fetch(self.keys(("A", 2), ("B", 2), ("B", 1)))
+        assert {(entry["record_id"], entry["visit_no"]) for entry in found.rows.to_pylist()} == {("A", 2), ("B", 1)}
+        assert found.deleted.to_pylist() == [{"record_id": "B", "visit_no": 2}]
+
+    @on(COMPOSITE)
+    @needs("writes")
+    def test_a_key_of_several_fields_is_written_and_deleted_as_one(self) -> None:
+        self.people_write([visit("A", 1, note="一"), visit("A", 2, note="二")])
+        self.write(
+            table(self.dataset, [{"record_id": "A", "visit_no": 2, "note": "改"}]),
+            table(self.dataset, [visit("B", 2, note="新")]),
+            deletes=[{"record_id": "A", "visit_no": 1}, {"record_id": "B", "visit_no": 1}],
+        )
+        expected = self.typed([visit("A", 2, note="改"), visit("B", 2, note="新")])
+        assert self.held() == _by_key(expected, self.dataset)
+
+    @on(COMPOSITE)
+    @needs("present")
+    def test_a_deletion_is_seen_by_the_whole_key(self) -> None:
+        self.people_write([visit("A", 1), visit("A", 2), visit("B", 1)])
+        cursor = self.connector().changes(None).cursor
+        self.people_delete({"record_id": "A", "visit_no": 1})
+        found = self.connector().changes(cursor, sweep=True)
+        assert found.present is not None
+        assert {tuple(entry.values()) for entry in found.present.to_pylist()} == {("A", 2), ("B", 1)}
+
+
+def _by_key(rows: pa.Table, dataset: Dataset) -> dict[str, Row]:
+    listed = dict(zip(key_column(rows, dataset).to_pylist(), rows.to_pylist()))
+    assert len(listed) == rows.num_rows, "a key stands twice"
+    return listed
+
+
+def _prints(rows: pa.Table, dataset: Dataset) -> dict[str, bytes]:
+    """One fingerprint per row and field, so that a failure names the field."""
+    names = [name for name in dataset.fields if name not in dataset.key]
+    hashed = fingerprints(rows, dataset, {name: [name] for name in names}, b"contract").to_pylist()
+    return {f"{entry['key']}.{name}": entry[f"fp_{name}"] for entry in hashed for name in names}
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """One Arrow column; systems without types mix them, and then everything is text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
