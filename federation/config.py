@@ -11,20 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field as Option
+from pydantic import model_validator
 
+from federation.config_nodes import HOSTED as HOSTED
+from federation.config_nodes import node_problems
 from federation.contract import Dataset, Declared, Level, LinkContract
 from federation.errors import DeclarationError, FedsyncError
 from federation.regions import LEVEL_ZH, LEVELS, Region, RegionTree
-from federation.yamlfile import YamlFile
+from federation.yamlfile import Position, YamlFile
 
-HOSTED = "hosted"
-"""The system of a region that has none: the engine keeps its records itself."""
-
-_SECRET = re.compile(r"password|passwd|secret|token|api_?key|credential", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"^[a-z0-9+]+://[^/@:]*:[^/@]+@", re.IGNORECASE)
+_SECRET = re.compile(r"password|passwd|passphrase|secret|token|api_?key|credential|authorization", re.IGNORECASE)
+_URL_PASSWORD = re.compile(
+    r"^[\w+.-]+://[^/@:\s]*:[^@\s]+@|[?&;](password|passwd|pwd|token|secret|api_?key)=[^&;]", re.IGNORECASE
+)
 
 
 class Reference(Declared):
@@ -32,7 +35,13 @@ class Reference(Declared):
 
     env: str | None = None
     connection: str | None = None
-    part: str = "uri"
+    part: Literal["uri", "login", "password", "host"] = "uri"
+
+    @model_validator(mode="after")
+    def _one(self) -> Reference:
+        if (self.env is None) == (self.connection is None):
+            raise ValueError("name either `env` or `connection`")
+        return self
 
 
 class SystemSpec(Declared):
@@ -53,7 +62,10 @@ class BindingSpec(Declared):
 
 
 class NodeSpec(Declared):
-    """Which regions use a system: those listed, or all of `level` (inside `within`, if given)."""
+    """Which regions use a system: those listed, or all of `level` (inside `within`, if given).
+
+    Where several nodes bind one dataset of a region, the one that lists it counts, else the one with the narrowest `within`.
+    """
 
     system: str
     regions: tuple[str, ...] = ()
@@ -73,10 +85,10 @@ class FederationSpec(Declared):
     state: str = "state"
     timezone: str = "Asia/Shanghai"
     ledger: Reference | None = Option(
-        default=None, description="SQLAlchemy URL of the ledger; default: SQLite in `state`"
+        default=None, description="SQLAlchemy URL of the ledger; default: FEDSYNC_LEDGER, else SQLite in `state`"
     )
     secret: Reference | None = Option(
-        default=None, description="keys fingerprints and quarantine; default: a file in `state`"
+        default=None, description="keys fingerprints and quarantine; default: FEDSYNC_SECRET, else a file in `state`"
     )
     systems: dict[str, SystemSpec] = Option(default_factory=dict)
     nodes: tuple[NodeSpec, ...] = ()
@@ -149,16 +161,18 @@ class Config:
 
     @cached_property
     def _nodes(self) -> dict[tuple[str, str], int]:
-        """(dataset, region) → index into `spec.nodes`; a node that lists the region beats one that names its level."""
+        """(dataset, region) → index into `spec.nodes`; the narrower node beats the wider."""
         found: dict[tuple[str, str], int] = {}
-        for listed in (False, True):
-            for index, node in enumerate(self.spec.nodes):
-                if bool(node.regions) != listed:
-                    continue
-                for code in node.regions or [region.code for region in self._of_level(node)]:
-                    for dataset in node.datasets:
-                        found[dataset, code] = index
+        for index, node in sorted(enumerate(self.spec.nodes), key=lambda item: self._narrowness(item[1])):
+            for code in node.regions or [region.code for region in self._of_level(node)]:
+                for dataset in node.datasets:
+                    found[dataset, code] = index
         return found
+
+    def _narrowness(self, node: NodeSpec) -> int:
+        if node.regions:
+            return len(LEVELS) + 1
+        return 1 + LEVELS.index(self.tree[node.within].level) if node.within else 0
 
     def _of_level(self, node: NodeSpec) -> list[Region]:
         assert node.level is not None
@@ -178,7 +192,8 @@ class Config:
         if index is None:
             return Binding(contract, place, HOSTED, SystemSpec(connector=HOSTED), {}, {}, (), self.spec.timezone, 1)
         node = self.spec.nodes[index]
-        system, bound = self.spec.systems[node.system], node.datasets[dataset]
+        bound = node.datasets[dataset]
+        system = self.spec.systems.get(node.system) or SystemSpec(connector=HOSTED)
         words = {"home": str(self.home), "region": region, "name": place.name, "dataset": dataset}
         options = {name: _filled(value, words) for name, value in {**system.options, **bound.options}.items()}
         line = self.file.line(("nodes", index, "datasets", dataset))
@@ -243,15 +258,26 @@ class Config:
         )
 
 
+def _top(path: Path | str) -> YamlFile:
+    top = Path(path)
+    return YamlFile((top / "federation.yaml" if top.is_dir() else top).absolute())
+
+
+def region_table(path: Path | str) -> Path:
+    """Where a declaration keeps its region table, without validating the rest."""
+    file = _top(path)
+    return file.path.parent / str(file.data.get("regions", FederationSpec.model_fields["regions"].default))
+
+
 def load(path: Path | str) -> Config:
     """Read and validate a declaration. Raises DeclarationError that lists every problem with file, line and key."""
-    top = Path(path)
-    top = top / "federation.yaml" if top.is_dir() else top
-    file = YamlFile(top.absolute())
+    file = _top(path)
     spec = file.model(FederationSpec, file.data)
     tree = RegionTree.read(file.path.parent / spec.regions)
     datasets, problems = _datasets(file, spec)
-    problems += _node_problems(file, spec, tree, datasets)
+    complete = not problems  # else a dataset may seem to be missing only because its file is faulty
+    problems += _system_problems(file, spec)
+    problems += node_problems(file, spec, tree, datasets, complete=complete)
     problems += _secret_problems(file, ("systems",), file.data.get("systems", {}))
     problems += _secret_problems(file, ("nodes",), file.data.get("nodes", []))
     if problems:
@@ -267,7 +293,8 @@ def load(path: Path | str) -> Config:
 def _datasets(top: YamlFile, spec: FederationSpec) -> tuple[dict[str, Dataset], list[FedsyncError]]:
     found: dict[str, Dataset] = {}
     problems: list[FedsyncError] = []
-    paths = sorted(top.path.parent.glob(spec.datasets))
+    # An absolute pattern would take the declaration apart from its folder (and `glob` refuses it).
+    paths = [] if Path(spec.datasets).is_absolute() else sorted(top.path.parent.glob(spec.datasets))
     if not paths:
         problems.append(
             top.error(
@@ -306,125 +333,54 @@ def _datasets(top: YamlFile, spec: FederationSpec) -> tuple[dict[str, Dataset], 
     return found, problems
 
 
-def _node_problems(
-    file: YamlFile, spec: FederationSpec, tree: RegionTree, datasets: dict[str, Dataset]
-) -> list[FedsyncError]:
+def _system_problems(file: YamlFile, spec: FederationSpec) -> list[FedsyncError]:
     problems: list[FedsyncError] = []
-    taken: dict[tuple[str, str], int] = {}
-    for index, node in enumerate(spec.nodes):
-        here = ("nodes", index)
-        if node.system != HOSTED and node.system not in spec.systems:
+    zones: list[tuple[Position, str]] = [(("timezone",), spec.timezone)]
+    for name, system in spec.systems.items():
+        if name == HOSTED:
             problems.append(
                 file.error(
-                    (*here, "system"),
-                    f"there is no system {node.system}",
-                    f"没有业务系统 {node.system}",
-                    f"取值 / one of: {', '.join([*spec.systems, HOSTED])}",
+                    ("systems", name),
+                    f"{HOSTED} is the name of what the engine keeps itself",
+                    f"{HOSTED} 专指由引擎代管",
+                    "改名 / choose another name",
                 )
             )
-        if bool(node.regions) == bool(node.level):
+        if system.timezone:
+            zones.append((("systems", name, "timezone"), system.timezone))
+    for position, zone in zones:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
             problems.append(
-                file.error(
-                    here,
-                    "a node names either `regions` or a `level`",
-                    "regions 与 level 二选一",
-                    "保留其一 / keep one of them",
-                )
+                file.error(position, f"unknown time zone {zone}", f"未知时区 {zone}", "如 / such as Asia/Shanghai")
             )
-        for place, code in enumerate(node.regions):
-            if code not in tree:
-                problems.append(
-                    file.error(
-                        (*here, "regions", place),
-                        f"unknown region {code}",
-                        f"未知区划 {code}",
-                        "检查代码或补充区划表 / check the code or add it to the region table",
-                    )
-                )
-        if node.within and node.within not in tree:
-            problems.append(
-                file.error(
-                    (*here, "within"),
-                    f"unknown region {node.within}",
-                    f"未知区划 {node.within}",
-                    "检查代码 / check the code",
-                )
-            )
-        levels = {tree[code].level for code in node.regions if code in tree} or ({node.level} if node.level else set())
-        for name, bound in node.datasets.items():
-            at = (*here, "datasets", name)
-            dataset = datasets.get(name)
-            if dataset is None:
-                problems.append(
-                    file.error(
-                        at, f"there is no dataset {name}", f"没有数据集 {name}", f"取值 / one of: {', '.join(datasets)}"
-                    )
-                )
-                continue
-            for level in sorted(levels - set(dataset.levels), key=LEVELS.index):
-                problems.append(
-                    file.error(
-                        at,
-                        f"{name} has no level {level}",
-                        f"数据集 {name} 不含{LEVEL_ZH[level]}级",
-                        f"取值 / its levels: {', '.join(dataset.levels)}",
-                    )
-                )
-            for word, names in (("columns", tuple(bound.columns)), ("hosted", bound.hosted)):
-                for field in names:
-                    if field not in dataset.fields:
-                        problems.append(
-                            file.error(
-                                (*at, word),
-                                f"{name} has no field {field}",
-                                f"{name} 没有字段 {field}",
-                                f"取值 / one of: {', '.join(dataset.fields)}",
-                            )
-                        )
-                    elif word == "hosted" and field in dataset.key:
-                        problems.append(
-                            file.error(
-                                (*at, word),
-                                f"the key field {field} cannot be hosted apart",
-                                f"主键 {field} 不能单独托管",
-                                "删去此项 / delete it",
-                            )
-                        )
-            for code in node.regions:
-                if (name, code) in taken:
-                    problems.append(
-                        file.error(
-                            at,
-                            f"{name} of region {code} is already bound on line {taken[name, code]}",
-                            f"区划 {code} 的 {name} 重复绑定",
-                            "删去一处 / delete one of them",
-                        )
-                    )
-                taken[name, code] = file.line(at)
     return problems
 
 
-def _secret_problems(file: YamlFile, position: tuple[str | int, ...], data: Any) -> list[FedsyncError]:
-    """Credentials stand in the environment or in an Airflow connection, never in YAML."""
-    problems: list[FedsyncError] = []
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in items:
-        here = (*position, key)
-        if isinstance(value, str):
-            if _URL_PASSWORD.match(value) or (
-                isinstance(key, str) and _SECRET.search(key) and "columns" not in position
-            ):
-                problems.append(
-                    file.error(
-                        here,
-                        f"{key} holds a secret in plain text",
-                        f"{key} 含明文凭据",
-                        "改为 {env: 变量名} 或 {connection: 连接名} / write {env: NAME} or {connection: ID}",
-                    )
-                )
-        else:
-            problems += _secret_problems(file, here, value)
-    return problems
+def _secret_problems(file: YamlFile, position: Position, data: Any, secret: bool = False) -> list[FedsyncError]:
+    """Credentials stand in the environment or in an Airflow connection, never in YAML. `secret`: a key above says so."""
+    if isinstance(data, dict) and secret and set(data) <= {"env", "connection", "part"}:
+        return []
+    if isinstance(data, (dict, list)):
+        problems: list[FedsyncError] = []
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            named = isinstance(key, str) and "columns" not in position and position[-1] not in ("systems", "datasets")
+            tells = secret or (named and bool(_SECRET.search(str(key))))
+            problems += _secret_problems(file, (*position, key), value, tells)
+        return problems
+    typed = data is not None and not isinstance(data, bool) and data != ""
+    if not (typed and (secret or _URL_PASSWORD.search(str(data)))):
+        return []
+    name = next((part for part in reversed(position) if isinstance(part, str)), "")
+    return [
+        file.error(
+            position,
+            f"{name} holds a secret in plain text",
+            f"{name} 含明文凭据",
+            "改为 {env: 变量名} 或 {connection: 连接名} / write {env: NAME} or {connection: ID}",
+        )
+    ]
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:

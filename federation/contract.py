@@ -5,7 +5,7 @@ Pure declaration, light enough to be parsed together with a DAG file: no Arrow, 
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
@@ -14,13 +14,17 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 from pydantic import Field as Option
 
 from federation.regions import LEVELS
+from federation.yamlfile import Fault, Faults
 
 Level = Literal["city", "district", "street", "community"]
+Authority = Literal["city", "district", "street", "community", "shared"]
 FieldType = Literal["string", "int", "float", "decimal", "bool", "date", "timestamp", "enum", "json"]
 Sensitivity = Literal["public", "internal", "personal", "sensitive"]
 Normalisation = Literal["trim", "halfwidth", "upper", "lower", "collapse", "digits"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 SHARED = "shared"
+REJECT_COLUMNS = ("locator", "field", "value", "rule", "reason_zh", "reason_en")
+"""Names that stand beside the key columns in a table of rejects, so no key field may have them."""
 
 
 class Declared(BaseModel):
@@ -39,7 +43,7 @@ class FieldSpec(Declared):
     type: FieldType = "string"
     label: str = Option(description="中文名称, shown to people / Chinese label")
     label_en: str = ""
-    authority: Level | Literal["shared"] = Option(description="一数一源: the level that owns the value, or `shared`")
+    authority: Authority = Option(description="一数一源: the level that owns the value, or `shared`")
     visible: tuple[Level, ...] = ()
     sensitivity: Sensitivity = "internal"
     normalise: tuple[Normalisation, ...] = ("trim",)
@@ -78,54 +82,83 @@ class Dataset(Declared):
 
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:
-        problems = [*self._level_problems(), *self._field_problems()]
-        if problems:
-            raise ValueError("; ".join(problems))
+        faults = [*self._level_faults(), *self._role_faults(), *self._field_faults(), *self._shared_faults()]
+        if faults:
+            raise Faults(faults)
         return self
 
-    def _level_problems(self) -> list[str]:
-        problems = []
+    def _level_faults(self) -> Iterator[Fault]:
         if list(self.levels) != sorted(set(self.levels), key=LEVELS.index):
-            problems.append(f"levels: list each level once, from the top down ({', '.join(LEVELS)})")
+            order = ", ".join(LEVELS)
+            yield ("levels",), f"list each level once, from the top down ({order})", f"自上而下，每级一次（{order}）"
         for word in ("originates", "retires"):
             for level in getattr(self, word):
                 if level not in self.levels:
-                    problems.append(f"{word}: {level} is not among the dataset's levels")
-        return problems
+                    yield (word,), f"{level} is not among the dataset's levels", f"{level} 不在本数据集的层级中"
 
-    def _field_problems(self) -> list[str]:
-        problems = []
-        for word, names in (
-            ("key", self.key),
-            ("jurisdiction", (self.jurisdiction,)),
-            ("version", (self.version,) if self.version else ()),
-        ):
+    def _role_faults(self) -> Iterator[Fault]:
+        """Faults of the fields that have a role: key, jurisdiction, version."""
+        if len(set(self.key)) != len(self.key):
+            yield ("key",), "a field stands twice in the key", "主键字段重复"
+        roles = (("key", self.key), ("jurisdiction", (self.jurisdiction,)), ("version", (self.version,)))
+        for word, names in roles:
             for name in names:
+                if name is None:
+                    continue
                 if name not in self.fields:
-                    problems.append(f"{word}: there is no field {name}")
-                elif word != "version" and set(self.visible(name)) != set(self.levels):
-                    problems.append(f"fields.{name}.visible: a {word} field must be visible on every level")
+                    yield (word,), f"there is no field {name}", f"没有字段 {name}"
+                    continue
+                kind = self.fields[name].type
+                if word != "version" and set(self.visible(name)) < set(self.levels):
+                    yield (
+                        ("fields", name, "visible"),
+                        f"a {word} field must be visible on every level",
+                        "须在每一级可见",
+                    )
+                if word == "key" and (kind in ("float", "json") or name in REJECT_COLUMNS):
+                    yield ("fields", name), "cannot be a key: choose another type or name", "不能作主键，请换类型或名称"
+                if word == "jurisdiction" and kind != "string":
+                    yield ("fields", name, "type"), "a jurisdiction is a string: a region code", "属地字段须为 string"
+                if word == "version" and kind not in ("timestamp", "int"):
+                    yield ("version",), "must be a timestamp or an int", "须为 timestamp 或 int"
+
+    def _field_faults(self) -> Iterator[Fault]:
         for name, spec in self.fields.items():
+            here = ("fields", name)
+            stray = [level for level in spec.visible if level not in self.levels]
             shown = [level for level in self.levels if level in self.visible(name)]
             positions = [self.levels.index(level) for level in shown]
-            if not shown or positions != list(range(positions[0], positions[-1] + 1)):
-                problems.append(
-                    f"fields.{name}.visible: must be neighbouring levels of the dataset ({', '.join(self.levels)})"
+            levels = ", ".join(self.levels)
+            if stray or not shown or positions != list(range(positions[0], positions[-1] + 1)):
+                yield (
+                    (*here, "visible"),
+                    f"must be neighbouring levels of the dataset ({levels})",
+                    f"须为本数据集的相邻层级（{levels}）",
                 )
-            if spec.authority == SHARED:
-                if self.version is None:
-                    problems.append(f"fields.{name}.authority: a shared field needs the dataset's `version` field")
-            elif spec.authority not in shown:
-                problems.append(
-                    f"fields.{name}.authority: {spec.authority} must be one of the levels where the field is visible"
+            if spec.authority != SHARED and spec.authority not in shown:
+                yield (
+                    (*here, "authority"),
+                    f"{spec.authority} must be one of the levels where the field is visible",
+                    f"{spec.authority} 须是该字段可见的层级之一",
                 )
             if spec.type == "enum" and not spec.values:
-                problems.append(f"fields.{name}.values: an enum lists its allowed values")
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                problems.append(f"fields.{name}: a field name is lower-case letters, digits and _")
-        if self.version and self.version in self.fields and self.fields[self.version].type not in ("timestamp", "int"):
-            problems.append("version: must be a timestamp or an int")
-        return problems
+                yield (*here, "values"), "an enum lists its allowed values", "枚举须列出允许的取值"
+            if spec.type != "enum" and spec.values:
+                yield (*here, "values"), "only an enum lists values", "只有枚举才列出取值"
+
+    def _shared_faults(self) -> Iterator[Fault]:
+        for name, spec in self.fields.items():
+            here = ("fields", name, "authority")
+            if spec.authority == SHARED and self.version is None:
+                yield here, "a shared field needs the dataset's `version` field", "共享字段需要数据集声明 version"
+            elif spec.authority == SHARED and self.version in self.fields:
+                assert self.version is not None
+                if not set(self.visible(name)) <= set(self.visible(self.version)):
+                    yield (
+                        here,
+                        f"{self.version} must be visible wherever a shared field is",
+                        f"{self.version} 须随其可见",
+                    )
 
     def visible(self, name: str) -> tuple[str, ...]:
         """The levels where a field may be held."""

@@ -65,8 +65,8 @@ class RegionTree:
                         file=path,
                         line=1,
                     )
-                rows = list(enumerate(reader, start=2))
-        except (OSError, UnicodeDecodeError) as cause:
+                rows = [(reader.line_num, row) for row in reader]
+        except (OSError, UnicodeDecodeError, csv.Error) as cause:
             raise DeclarationError(
                 f"the region table cannot be read: {cause}",
                 "无法读取区划表",
@@ -98,6 +98,8 @@ class RegionTree:
                 wrong(
                     line, code, f"unknown level {level!r}", f"未知层级 {level!r}", f"取值 / one of: {', '.join(LEVELS)}"
                 )
+            elif not region.name:
+                wrong(line, code, "the region has no name", "区划缺少名称", "补上 name / add its name")
             elif code in found:
                 wrong(
                     line,
@@ -108,6 +110,7 @@ class RegionTree:
                 )
             else:
                 found[code] = (line, region)
+        faulty = {str(problem.where.get("region")) for problem in problems}
         for line, region in found.values():
             if region.level == LEVELS[0]:
                 if region.parent is not None:
@@ -115,6 +118,8 @@ class RegionTree:
                 continue
             above = LEVELS[LEVELS.index(region.level) - 1]
             parent = found.get(region.parent or "")
+            if parent is None and region.parent in faulty:
+                continue  # told already, at the parent's own row
             if parent is None:
                 wrong(
                     line,
