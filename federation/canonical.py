@@ -215,7 +215,7 @@ def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 def _filled(source: pa.Array) -> pa.Array:
     """Where a person would say that something is written."""
     if pa.types.is_null(source.type):
-        return pa.array([False] * len(source))
+        return pa.array([False] * len(source), pa.bool_())
     if pa.types.is_string(source.type) or pa.types.is_large_string(source.type):
         return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(source), ""), False)
     return pc.is_valid(source)

@@ -6,6 +6,7 @@ The Airflow DAGs call `sweep`, `collect` and `sync_children`; `cascade` does the
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,9 @@ from federation.link import Ends, LinkRun, Services
 from federation.outcome import Outcome
 from federation.proposals import node_faults
 from federation.reading import Reading, nothing_read, read_node
+
+STAGED_FOR = 86_400.0
+"""Seconds that a staged reading is kept."""
 
 Opener = Callable[[Binding], Connector]
 Progress = Callable[[Outcome], None]
@@ -200,18 +204,19 @@ class Federation:
                 dataset, upper, lowers, reading, force_full=force_full, progress=progress
             )
         except FedsyncError as error:
-            for lower in lowers:
-                link_id = f"{dataset}/{lower}"
-                result.errors[link_id] = error
-                self._fail(link_id, error)
+            self.fail_children(dataset, upper, error)
+            result.errors.update({f"{dataset}/{lower}": error for lower in lowers})
             return result
         result.outcomes += outcomes
         result.errors.update(errors)
         return result
 
-    def _fail(self, link_id: str, error: FedsyncError) -> None:
-        if not isinstance(error, LeaseHeld):
-            self.services.links.mark_failed(link_id, error)
+    def fail_children(self, dataset: str, upper: str, error: FedsyncError) -> None:
+        """Note at each link of a parent that it could not start, because the parent could not be read."""
+        if isinstance(error, LeaseHeld):
+            return
+        for link in self.config.links(dataset, upper):
+            self.services.links.mark_failed(link.id, error)
 
     def cascade(
         self, dataset: str, region: str | None = None, *, force_full: bool = False, progress: Progress | None = None
@@ -256,14 +261,17 @@ class Federation:
         )
 
     def stage(self, reading: Reading) -> Path:
-        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks)."""
-        folder = self.config.state / "staging" / uuid.uuid4().hex
+        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).
+
+        Folders older than a day are thrown away on the way: a run that is retried still finds its own.
+        """
+        root = self.config.state / "staging"
+        for old in root.glob("*") if root.exists() else ():
+            if time.time() - old.stat().st_mtime > STAGED_FOR:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = root / uuid.uuid4().hex
         reading.save(folder)
         return folder
-
-    def unstage(self, folder: Path) -> None:
-        """Throw a staged reading away."""
-        shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Give the ledger's connections back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -126,13 +127,14 @@ def _visible(node: Node) -> tuple[str, ...]:
 
 def _ledger_url(config: Config, connection_uri: ConnectionUri) -> str:
     if config.spec.ledger is None:
-        return f"sqlite:///{config.state / 'ledger.db'}"
+        return os.environ.get("FEDSYNC_LEDGER") or f"sqlite:///{config.state / 'ledger.db'}"
     return str(resolve(config.spec.ledger.model_dump(exclude_none=True, exclude_defaults=True), connection_uri))
 
 
 def _keyring(config: Config, connection_uri: ConnectionUri) -> Keyring:
     if config.spec.secret is None:
-        return Keyring.from_file(config.state / "secret.key")
+        given = os.environ.get("FEDSYNC_SECRET")
+        return Keyring(given.encode()) if given else Keyring.from_file(config.state / "secret.key")
     return Keyring(
         str(resolve(config.spec.secret.model_dump(exclude_none=True, exclude_defaults=True), connection_uri)).encode()
     )

@@ -48,7 +48,7 @@ def upper_end(
     strays = pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside])
     left = only(strays, agreed)
     known = pa.concat_arrays([agreed, below])
-    frozen = _unique(only(reading.rejects, known))
+    frozen = pa.concat_arrays([_unique(only(reading.rejects, known)), _keyless(reading, agreed)]).unique()
     side = _side(link.contract, reading, (("have", rows), ("left", left)), known, frozen, secret)
     return End(side, rows, only(reading.rejects, known), reading.outside.schema.empty_table())
 
@@ -66,7 +66,7 @@ def lower_end(link: Link, reading: Reading, agreed: pa.Array, above: pa.Array, s
     rows = pa.concat_tables([reading.rows, proposed])
     stray = without(reading.outside, proposed.column(KEY).combine_chunks())
     known = pa.concat_arrays([agreed, above])
-    frozen = _unique(reading.rejects)
+    frozen = pa.concat_arrays([_unique(reading.rejects), _keyless(reading, agreed)]).unique()
     side = _side(contract, reading, (("have", rows),), known, frozen, secret, stray)
     return End(side, rows, reading.rejects, stray)
 
@@ -119,6 +119,14 @@ def _gone(reading: Reading, known: pa.Array, stated: pa.Array) -> pa.Array:
     elif reading.complete:
         told = pa.array([True] * len(known), pa.bool_())
     return known.filter(pc.and_(told, pc.invert(pc.is_in(known, stated))))
+
+
+def _keyless(reading: Reading, agreed: pa.Array) -> pa.Array:
+    """While a row without a key stands in the node, nobody can tell which missing record it is: none of them is deleted."""
+    nameless = reading.rejects.column(KEY).null_count
+    if not nameless or reading.present is None:
+        return pa.array([], pa.string())
+    return agreed.filter(pc.invert(pc.is_in(agreed, reading.present)))
 
 
 def _unique(rejects: pa.Table) -> pa.Array:

@@ -88,7 +88,12 @@ class Small:
     def __init__(self, folder: Path, capture: str = "snapshot", *, changes: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.prefix = str(folder)
-        files = {"regions.csv": REGIONS, "datasets/resident.yaml": RESIDENT, "datasets/visit.yaml": VISIT, "expectations/resident.json": SUITE}
+        files = {
+            "regions.csv": REGIONS,
+            "datasets/resident.yaml": RESIDENT,
+            "datasets/visit.yaml": VISIT,
+            "expectations/resident.json": SUITE,
+        }
         top = TOP.format(prefix=self.prefix, capture=capture)
         for level in ("city", "district", "street", "community"):
             top += f"  - {{system: memory, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}\n"
@@ -113,7 +118,9 @@ class Small:
         return self.store(region, dataset).rows.get(key)
 
     def holders(self, key: str, dataset: str = "resident") -> set[str]:
-        return {region.code for region in self.federation.config.tree if self.get(region.code, key, dataset) is not None}
+        return {
+            region.code for region in self.federation.config.tree if self.get(region.code, key, dataset) is not None
+        }
 
     def cascade(self, dataset: str = "resident", **options: Any) -> CascadeResult:
         result = self.federation.cascade(dataset, **options)
@@ -121,4 +128,15 @@ class Small:
         return result
 
     def resident(self, key: str = "R1", community: str = E11, **values: Any) -> None:
-        self.put(CITY, key, **{"name": "王伟", "id_number": "110101199001010015", "community_code": community, "phone": "13800000000", "care_level": "无", **values})
+        self.put(
+            CITY,
+            key,
+            **{
+                "name": "王伟",
+                "id_number": "110101199001010015",
+                "community_code": community,
+                "phone": "13800000000",
+                "care_level": "无",
+                **values,
+            },
+        )

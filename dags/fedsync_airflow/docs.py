@@ -1,0 +1,42 @@
+"""What the DAGs' pages tell people who did not write them."""
+
+from __future__ import annotations
+
+from federation.contract import Dataset
+from federation.regions import LEVEL_ZH
+
+
+def hop_doc(dataset: Dataset, upper: str, lower: str) -> str:
+    """A hop's page."""
+    return f"""### {dataset.label}：{LEVEL_ZH[upper]} ↔ {LEVEL_ZH[lower]}
+
+每次运行对应一个{LEVEL_ZH[upper]}级区划（分区键），与其每个{LEVEL_ZH[lower]}级下级同步一次：`collect` 只读上级一次 → `sync` 逐链路三方合并、过质量门、写入、结算 →
+`announce_*` 只唤醒有新数据的下一跳。一个下级失败不影响其他下级；再次运行即可修复。
+
+Each run is for one {upper} (the partition key) and syncs it with each of its children: `collect` reads the parent once → `sync` merges,
+gates, applies and settles link by link → `announce_*` wake only the hops with news. One failing child never stops its siblings.
+
+- 手动运行 / by hand: Trigger → partition key = 区划代码 / region code
+- 失败怎么办 / what to do: `fedsync status --dataset {dataset.name}`
+- 被隔离的记录 / records set aside: `fedsync quarantine list --dataset {dataset.name}`
+"""
+
+
+def sweep_doc(dataset: Dataset) -> str:
+    """A sweep's page."""
+    return f"""### {dataset.label}：巡查 / sweep
+
+按计划（`{dataset.schedule}`）轻量探查每个节点，只为可能有变化的区划唤醒两侧的链路。连不上的节点记入日志，不影响其他节点。
+
+Probes every node cheaply on schedule and wakes the hops only of regions that may hold news. A node that does not answer is logged.
+"""
+
+
+def replay_doc() -> str:
+    """The replay DAG's page."""
+    return "### 隔离重放 / replay\n\n下次运行时重新读取并判定一条被隔离的记录。/ At its link's next run the record is read and judged anew.\n"
+
+
+def release_doc() -> str:
+    """The release DAG's page."""
+    return "### 链路放行 / release\n\n核对数据后，让被拦截的链路下次运行通过一次保护检查。/ After a look at the data: let a held link's next run pass its guards once.\n"

@@ -1,0 +1,194 @@
+"""From a declaration to DAGs. Their number depends on datasets and levels, never on nodes.
+
+Per dataset: one DAG per hop, woken per region (the partition key) by the news that arrived at either end, and one sweep that
+looks for news. Announcing is one task per asset, skipped when there is nothing to say: an outlet that a task leaves untouched
+would still be announced, under the run's own partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, Param, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+from fedsync_plugin import RegionAt
+
+from federation.config import Config
+from federation.contract import Dataset
+from fedsync_airflow import tasks
+from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
+from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
+from fedsync_airflow.retry import POLICY, RETRIES
+
+OWNER = "fedsync"
+DEFAULTS: dict[str, Any] = {
+    "owner": OWNER,
+    "retries": RETRIES,
+    "retry_delay": timedelta(seconds=10),
+    "retry_policy": POLICY,
+}
+
+
+def build_dags(config: Config) -> Iterator[DAG]:
+    """All DAGs of a federation. Touches no system and no secret."""
+    for dataset in config.datasets.values():
+        yield sweep_dag(dataset)
+        for upper, lower in dataset.hops:
+            yield hop_dag(dataset, upper, lower)
+    yield replay_dag()
+    yield release_dag()
+
+
+def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
+    """Syncs one region of `upper` (the partition) with each of its children at `lower`."""
+    down, up = arrivals(dataset, upper, "from_above"), arrivals(dataset, lower, "from_below")
+    mapper = RegionAt(upper)
+    with DAG(
+        hop_dag_id(dataset, upper, lower),
+        dag_display_name=hop_title(dataset, upper, lower),
+        description=f"{dataset.name}: {upper} <-> {lower}",
+        doc_md=hop_doc(dataset, upper, lower),
+        schedule=PartitionedAssetTimetable(assets=down | up, partition_mapper_config={down: mapper, up: mapper}),
+        tags=["fedsync", dataset.name, f"{upper}-{lower}"],
+        default_args=DEFAULTS,
+        catchup=False,
+        max_active_runs=16,
+        is_paused_upon_creation=False,
+    ) as dag:
+
+        @task
+        def collect() -> list[tasks.Work]:
+            """读取上级节点一次 / read the parent once for all its children."""
+            key = get_current_context()["dag_run"].partition_key
+            return tasks.collect(dataset.name, tasks.partition_of(key, upper))
+
+        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}")
+        def sync(work: tasks.Work) -> None:
+            """与一批下级逐链路同步 / sync the links to a batch of children."""
+            tasks.sync(dataset.name, work)
+
+        work = collect()
+        synced = sync.expand(work=work)  # type: ignore[arg-type]
+        # A leaf that fails with its parents: without it, announcements that come after a failure would make the run a success.
+        done = EmptyOperator(task_id="done", trigger_rule="none_failed", retry_policy=None)
+        synced >> done
+        if dataset.lower_of(lower) is not None:
+            synced >> _announce_below(dataset, lower, work) >> done
+        if dataset.upper_of(upper) is not None:
+            synced >> _announce_above(dataset, upper, work) >> done
+    return dag
+
+
+def _announce_below(dataset: Dataset, lower: str, work: Any) -> Any:
+    asset = arrivals(dataset, lower, "from_above")
+
+    @task(outlets=[asset], trigger_rule="all_done")
+    def announce_below(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
+        """唤醒有新数据的下级 / wake the children that hold something new."""
+        below, _ = tasks.news_of(work or [])
+        if not below:
+            raise AirflowSkipException("no news below")
+        outlet_events[asset].add_partitions(below)
+
+    return announce_below(work)
+
+
+def _announce_above(dataset: Dataset, upper: str, work: Any) -> Any:
+    asset = arrivals(dataset, upper, "from_below")
+
+    @task(outlets=[asset], trigger_rule="all_done")
+    def announce_above(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
+        """上级有新数据时唤醒再上一级 / wake the hop above if the parent holds something new."""
+        _, above = tasks.news_of(work or [])
+        if not above:
+            raise AirflowSkipException("no news above")
+        outlet_events[asset].add_partitions(work[0]["upper"])  # type: ignore[index]
+
+    return announce_above(work)
+
+
+def sweep_dag(dataset: Dataset) -> DAG:
+    """Looks for changed nodes on the dataset's schedule and wakes the hops at both of their sides."""
+    with DAG(
+        f"{dataset.name}__sweep",
+        dag_display_name=f"{dataset.label} 巡查",
+        description=f"{dataset.name}: which nodes hold news?",
+        doc_md=sweep_doc(dataset),
+        schedule=dataset.schedule,
+        tags=["fedsync", dataset.name, "sweep"],
+        default_args=DEFAULTS,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+    ) as dag:
+
+        @task.branch
+        def probe(ti: Any = None) -> list[str]:
+            """轻量探查各节点 / probe every node cheaply."""
+            wake = tasks.sweep(dataset.name)
+            ti.xcom_push(key="wake", value=wake)
+            return [f"wake__{name}" for name in wake]
+
+        probed = probe()
+        for upper, lower in dataset.hops:
+            for level, direction in ((upper, "from_above"), (lower, "from_below")):
+                probed >> _wake(arrivals(dataset, level, direction), f"{level}__{direction}")
+    return dag
+
+
+def _wake(asset: Asset, name: str) -> Any:
+    @task(task_id=f"wake__{name}", outlets=[asset])
+    def wake(*, ti: Any = None, outlet_events: Any = None) -> None:
+        """唤醒这些区划的链路 / wake the hops of these regions."""
+        outlet_events[asset].add_partitions(ti.xcom_pull(task_ids="probe", key="wake")[name])
+
+    return wake()
+
+
+def replay_dag() -> DAG:
+    """Replays one quarantined record."""
+    with DAG(
+        "fedsync__replay",
+        dag_display_name="隔离重放",
+        doc_md=replay_doc(),
+        schedule=None,
+        tags=["fedsync", "operate"],
+        default_args={**DEFAULTS, "retries": 0},
+        is_paused_upon_creation=False,
+        params={
+            "item": Param("", type="string", title="隔离编号 / quarantine id", description="fedsync quarantine list")
+        },
+    ) as dag:
+
+        @task
+        def replay(params: Any = None) -> None:
+            """要求重新读取并判定 / ask that the record be read and judged anew."""
+            tasks.replay(params["item"], "airflow")
+
+        replay()
+    return dag
+
+
+def release_dag() -> DAG:
+    """Releases one held link."""
+    with DAG(
+        "fedsync__release",
+        dag_display_name="链路放行",
+        doc_md=release_doc(),
+        schedule=None,
+        tags=["fedsync", "operate"],
+        default_args={**DEFAULTS, "retries": 0},
+        is_paused_upon_creation=False,
+        params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},
+    ) as dag:
+
+        @task
+        def release(params: Any = None) -> None:
+            """放行一次 / let the link pass its guards once."""
+            tasks.release(params["link"], "airflow")
+
+        release()
+    return dag

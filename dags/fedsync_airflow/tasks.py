@@ -1,0 +1,184 @@
+"""What the tasks do: open the federation, call the engine, report in a few lines without any personal value.
+
+Plain functions, so that they can be tested without Airflow. The engine is imported when a task runs, never at parse time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from federation.errors import DeclarationError, FedsyncError
+from fedsync_airflow.names import declaration
+from fedsync_airflow.retry import worst
+
+if TYPE_CHECKING:
+    from federation.federation import Federation
+
+log = logging.getLogger("fedsync")
+BATCH = 16
+"""Children per mapped task: enough to share a process's start, few enough to spread over workers."""
+
+
+class Work(TypedDict):
+    """One mapped task's share: a reference to the staged reading, and the children to sync. `label` names it for people."""
+
+    folder: str
+    upper: str
+    number: int
+    lowers: list[str]
+    label: str
+
+
+@contextmanager
+def opened() -> Iterator[Federation]:
+    """The federation that FEDSYNC_FEDERATION names, with secrets from Airflow's backends."""
+    from federation.runtime import open_federation
+
+    federation = open_federation(declaration(), connection_uri=connection_uri)
+    try:
+        yield federation
+    finally:
+        federation.close()
+
+
+def connection_uri(name: str) -> str | None:
+    """The URI of an Airflow connection; None if there is none."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return Connection.get(name).get_uri()
+    except AirflowNotFoundException:
+        return None
+
+
+def partition_of(key: str | None, level: str) -> str:
+    """The region that a run is for. Raises DeclarationError if the run has no partition key, or one of another level."""
+    if not key:
+        raise DeclarationError(
+            "this run has no partition key",
+            "本次运行没有分区键",
+            todo=f"触发时填写{level}级区划代码 / trigger it with the code of a {level} as partition key",
+        )
+    with opened() as federation:
+        if federation.config.tree[key].level != level:
+            raise DeclarationError(
+                f"{key} is not a {level}",
+                f"{key} 不是 {level} 级区划",
+                todo=f"换成 {level} 级区划代码 / give the code of a {level}",
+                region=key,
+            )
+    return key
+
+
+def collect(dataset: str, upper: str) -> list[Work]:
+    """Read a parent once for its children, stage what was read, and cut the children into batches."""
+    with opened() as federation:
+        try:
+            reading = federation.collect(dataset, upper)
+        except FedsyncError as error:
+            federation.fail_children(dataset, upper, error)
+            raise
+        folder = str(federation.stage(reading))
+        children = [link.lower for link in federation.config.links(dataset, upper)]
+    log.info(
+        "read %s: %d rows, %d unreadable, %d outside its jurisdiction",
+        upper,
+        reading.rows.num_rows,
+        reading.rejects.num_rows,
+        reading.outside.num_rows,
+    )
+    batches = [children[start : start + BATCH] for start in range(0, len(children), BATCH)]
+    return [
+        Work(
+            folder=folder,
+            upper=upper,
+            number=number,
+            lowers=[child.code for child in batch],
+            label="、".join(child.name for child in batch[:4]) + ("…" if len(batch) > 4 else ""),
+        )
+        for number, batch in enumerate(batches)
+    ]
+
+
+def sync(dataset: str, work: Work) -> None:
+    """Sync a parent with one batch of its children. All are tried; what they did is left beside the staged reading.
+
+    Raises afterwards if some failed: an error worth a retry if there is one.
+    """
+    from federation.reading import Reading
+
+    folder = Path(work["folder"])
+    news: dict[str, Any] = {"below": [], "above": False}
+    with opened() as federation:
+        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], Reading.load(folder))
+    for outcome in outcomes:
+        if outcome.error is None:
+            log.info(
+                "%s: down %d (-%d), up %d (-%d), quarantined %d, held %d, warned %d",
+                outcome.link_id, outcome.descended, outcome.removed_below, outcome.ascended, outcome.removed_above, outcome.quarantined, outcome.held, outcome.warned,
+            )  # fmt: skip
+        else:
+            log.error("%s: %s", outcome.link_id, outcome.error)
+        if outcome.news_below:
+            news["below"].append(outcome.lower)
+        news["above"] = news["above"] or outcome.news_above
+    _remember(folder / f"news-{work['number']}.json", news)
+    if errors:
+        raise worst(list(errors.values()))
+
+
+def _remember(path: Path, news: dict[str, Any]) -> None:
+    """A retry adds to what the first try announced: nobody hears of it before the last one is over."""
+    before = json.loads(path.read_text()) if path.exists() else {"below": [], "above": False}
+    path.write_text(
+        json.dumps({"below": sorted({*before["below"], *news["below"]}), "above": before["above"] or news["above"]})
+    )
+
+
+def news_of(work: list[Work]) -> tuple[list[str], bool]:
+    """What all batches of a run left behind: children that hold something new, and whether the parent does."""
+    below: list[str] = []
+    above = False
+    for path in Path(work[0]["folder"]).glob("news-*.json") if work else ():
+        found = json.loads(path.read_text())
+        below += found["below"]
+        above = above or found["above"]
+    return sorted(below), above
+
+
+def sweep(dataset: str) -> dict[str, list[str]]:
+    """Probe every node cheaply: asset name → codes of the regions to wake."""
+    with opened() as federation:
+        contract = federation.config.dataset(dataset)
+        news = federation.sweep(dataset)
+    for code, reason in news.unreachable.items():
+        log.warning("cannot reach %s: %s", code, reason)
+    wake: dict[str, list[str]] = {}
+    for level, codes in news.changed.items():
+        log.info("%s: %d node(s) may hold news", level, len(codes))
+        for direction, neighbour in (
+            ("from_above", contract.lower_of(level)),
+            ("from_below", contract.upper_of(level)),
+        ):
+            if codes and neighbour is not None:
+                wake[f"{level}__{direction}"] = codes
+    return wake
+
+
+def replay(item: str, actor: str) -> None:
+    """Ask that a quarantined record be read and judged anew."""
+    with opened() as federation:
+        quarantine = federation.services.quarantine
+        quarantine.replay(quarantine.find(item), actor)
+
+
+def release(link: str, actor: str) -> None:
+    """Let a held link pass its guards once."""
+    with opened() as federation:
+        federation.services.links.release(link, actor)

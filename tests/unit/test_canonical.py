@@ -1,0 +1,178 @@
+"""Canonical typing and fingerprints: the same fact has the same bytes whatever it was written in."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.canonical import conform, fingerprints, key_column, key_table
+from federation.contract import Dataset
+
+
+def dataset(**spec: Any) -> Dataset:
+    fields = {
+        "id": {"label": "编号", "authority": "city"},
+        "area": {"label": "属地", "authority": "city"},
+        "v": {"label": "值", "authority": "city", **spec},
+    }
+    return Dataset.model_validate(
+        {
+            "name": "d",
+            "label": "数据",
+            "levels": ["city", "street"],
+            "key": ["id"],
+            "jurisdiction": "area",
+            "originates": ["city"],
+            "fields": fields,
+        }
+    )
+
+
+def typed(given_values: list[Any], /, **spec: Any) -> list[Any]:
+    contract = dataset(**spec)
+    raw = pa.table(
+        {"id": [str(n) for n in range(len(given_values))], "area": ["1"] * len(given_values), "v": given_values}
+    )
+    found = conform(raw, contract, tuple(contract.fields))
+    assert found.rejects.num_rows == 0, found.rejects.to_pylist()
+    return found.rows.column("v").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "expected"),
+    [
+        ({"type": "int"}, ["12", " １２ ", "12.0", "+12"], [12] * 4),
+        ({"type": "int"}, [12.0, 13.0], [12, 13]),
+        ({"type": "decimal", "scale": 2}, ["1.5", "1.50", "1.500", "１.5"], [Decimal("1.50")] * 4),
+        ({"type": "float"}, ["1e3", "1000", "1000.0"], [1000.0] * 3),
+        ({"type": "float"}, ["-0.0"], [0.0]),
+        ({"type": "bool"}, ["是", "true", "1", "Y", "1.0"], [True] * 5),
+        (
+            {"type": "date"},
+            ["2026-01-05", "2026/1/5", "2026年1月5日", "20260105", "2026.1.5", "2026-01-05 00:00:00"],
+            [date(2026, 1, 5)] * 6,
+        ),
+        (
+            {"type": "timestamp"},
+            [
+                "2026-01-05 08:00:00",
+                "2026-01-05T08:00:00+08:00",
+                "2026-01-05T00:00:00Z",
+                "2026/1/5 08:00",
+                "2026-01-05T00:00:00.0004Z",
+            ],
+            [datetime(2026, 1, 5, tzinfo=UTC)] * 5,
+        ),
+        ({"type": "string"}, ["  王 伟  ", "王 伟"], ["王 伟"] * 2),
+        ({"type": "string"}, ["", "   ", None], [None] * 3),
+        ({"type": "string"}, [13800000000.0], ["13800000000"]),
+        ({"type": "string", "normalise": ["trim", "halfwidth", "digits"]}, ["１３８-0000 0000"], ["13800000000"]),
+        ({"type": "json"}, ['{"b": 1, "a": [1, 2]}', '{"a":[1,2],"b":1}'], ['{"a":[1,2],"b":1}'] * 2),
+        ({"type": "enum", "values": ["无", "重点"]}, ["无", " 重点 "], ["无", "重点"]),
+    ],
+)
+def test_what_people_and_systems_write_becomes_one_value(
+    spec: dict[str, Any], values: list[Any], expected: list[Any]
+) -> None:
+    assert typed(values, **spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [
+        ({"type": "int"}, "12.5"),
+        ({"type": "int"}, "一二"),
+        ({"type": "decimal", "scale": 2}, "1.234"),
+        ({"type": "date"}, "2026-02-30"),
+        ({"type": "bool"}, "也许"),
+        ({"type": "enum", "values": ["无"]}, "有"),
+        ({"type": "timestamp"}, "昨天"),
+        ({"type": "json"}, "{"),
+        ({"type": "float"}, "nan"),
+    ],
+)
+def test_a_value_of_another_type_rejects_only_its_row_and_says_why_in_two_languages(
+    spec: dict[str, Any], value: str
+) -> None:
+    contract = dataset(**spec)
+    good = {"enum": "无", "bool": "是", "json": "{}", "date": "2026-01-01", "timestamp": "2026-01-01 00:00:00"}.get(
+        str(spec["type"]), "1"
+    )
+    found = conform(
+        pa.table({"id": ["a", "b"], "area": ["1", "1"], "v": [value, good]}), contract, tuple(contract.fields)
+    )
+    assert found.rows.column("id").to_pylist() == ["b"]
+    (reject,) = found.rejects.to_pylist()
+    assert (reject["id"], reject["field"], reject["value"]) == ("a", "v", value)
+    assert value in reject["reason_zh"]
+    assert "v" in reject["reason_en"]
+
+
+def test_rows_that_share_a_key_are_all_rejected_since_none_can_be_trusted() -> None:
+    contract = dataset()
+    found = conform(
+        pa.table({"id": ["a", "a", "b", None], "area": ["1"] * 4, "v": ["1"] * 4}), contract, tuple(contract.fields)
+    )
+    assert found.rows.column("id").to_pylist() == ["b"]
+    assert sorted(reject["rule"] for reject in found.rejects.to_pylist()) == [
+        "key:duplicate",
+        "key:duplicate",
+        "key:missing",
+    ]
+
+
+def test_a_fingerprint_is_stable_across_versions_and_machines() -> None:
+    contract = dataset(type="int")
+    rows = conform(pa.table({"id": ["a"], "area": ["1"], "v": [7]}), contract, tuple(contract.fields)).rows
+    (found,) = fingerprints(rows, contract, {"city": ["area", "v"]}, b"secret").to_pylist()
+    text = f"{b'secret'.hex()}|a|+1:1+1:7"
+    assert found == {"key": "a", "fp_city": hashlib.sha256(text.encode()).digest()[:16]}
+
+
+def test_a_fingerprint_depends_on_key_secret_and_every_field_and_tells_null_from_text() -> None:
+    contract = dataset()
+    raw = pa.table({"id": ["a", "b", "c"], "area": ["1", "1", "1-"], "v": ["x", "x", None]})
+    rows = conform(raw, contract, tuple(contract.fields)).rows
+
+    def prints(secret: bytes) -> list[bytes]:
+        return [line["fp_g"] for line in fingerprints(rows, contract, {"g": ["area", "v"]}, secret).to_pylist()]
+
+    assert len({*prints(b"1"), *prints(b"2")}) == 6
+    assert all(len(value) == 16 for value in prints(b"1"))
+
+
+def test_a_composite_key_round_trips_through_its_text() -> None:
+    fields = {
+        "a": {"label": "甲", "authority": "city"},
+        "n": {"label": "乙", "type": "int", "authority": "city"},
+        "area": {"label": "属地", "authority": "city"},
+    }
+    contract = Dataset.model_validate(
+        {
+            "name": "d",
+            "label": "数据",
+            "levels": ["city", "street"],
+            "key": ["a", "n"],
+            "jurisdiction": "area",
+            "originates": ["city"],
+            "fields": fields,
+        }
+    )
+    keys = pa.table({"a": ['x","y', "z"], "n": pa.array([1, 2], pa.int64())})
+    assert key_table(key_column(keys, contract), contract).to_pylist() == keys.to_pylist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.datetimes(min_value=datetime(1950, 1, 1), max_value=datetime(2100, 1, 1)), min_size=1, max_size=20))
+def test_a_moment_is_the_same_as_text_and_as_a_native_value(moments: list[datetime]) -> None:
+    cut = [moment.replace(microsecond=moment.microsecond // 1000 * 1000) for moment in moments]
+    native = typed([moment.replace(tzinfo=UTC) for moment in moments], type="timestamp")
+    text = typed([moment.isoformat(timespec="microseconds") + "Z" for moment in moments], type="timestamp")
+    assert native == text == [moment.replace(tzinfo=UTC) for moment in cut]

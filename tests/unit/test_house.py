@@ -1,0 +1,63 @@
+"""The house: imports point one way, and what is light stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMPOSITION_ROOT = "federation/runtime.py"
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules("federation"), ids=lambda path: path.name)
+def test_the_engine_imports_neither_airflow_nor_a_connector_nor_an_adapter(path: Path) -> None:
+    for name in imports(path):
+        assert name.split(".")[0] not in ("airflow", "dags", "plugins"), name
+        if name.startswith("connectors") and path != ROOT / COMPOSITION_ROOT:
+            assert name == "connectors.base", name
+        if name.startswith("great_expectations"):
+            assert path.name.startswith("gate"), "Great Expectations belongs inside the gate"
+
+
+@pytest.mark.parametrize("path", modules("connectors"), ids=lambda path: path.name)
+def test_a_connector_knows_the_contract_and_nothing_of_the_engine(path: Path) -> None:
+    allowed = {"federation.errors", "federation.contract", "federation.canonical", "federation.regions", "federation"}
+    for name in imports(path):
+        assert name.split(".")[0] not in ("airflow", "dags", "plugins", "great_expectations"), name
+        if name.startswith("federation"):
+            assert name in allowed, name
+
+
+@pytest.mark.parametrize("module", ["federation.config", "federation.errors"])
+def test_what_a_dag_file_imports_stays_light(module: str) -> None:
+    heavy = ["pyarrow", "duckdb", "pandas", "sqlalchemy", "great_expectations", "requests", "openpyxl", "psycopg"]
+    code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
+def test_no_file_of_the_engine_grows_past_what_fits_a_head() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("federation", "connectors", "dags", "plugins")
+        for path in modules(folder)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long
