@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel
@@ -21,6 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from federation.errors import DeclarationError, FedsyncError
+
+if TYPE_CHECKING:
+    from federation.ledger.quarantine import Item
 
 app = typer.Typer(
     name="fedsync",
@@ -238,42 +241,24 @@ def quarantine_list(
     with _reporting(as_json):
         federation = open_federation(file)
         items = federation.services.quarantine.open_items(dataset=dataset, origin=region)
+        opened = [federation.services.quarantine.open(item) for item in items]
     if as_json:
-        fields = (
-            "item_id",
-            "link_id",
-            "dataset",
-            "direction",
-            "origin",
-            "key",
-            "field",
-            "rule",
-            "reason_zh",
-            "reason_en",
-            "first_seen",
-            "last_seen",
-            "state",
-        )
-        typer.echo(
-            json.dumps(
-                [{name: getattr(item, name) for name in fields} for item in items], ensure_ascii=False, default=str
-            )
-        )
-        return
-    rows = [
-        [
-            item.item_id[:10],
-            item.dataset,
-            federation.config.tree[item.origin].name,
-            item.key,
-            item.reason_zh,
-            item.state,
+        told = [
+            {**_about(item), "reason_zh": why.reason_zh, "reason_en": why.reason_en} for item, why in zip(items, opened)
         ]
-        for item in items
+        typer.echo(json.dumps(told, ensure_ascii=False, default=str))
+        return
+    names = federation.config.tree
+    rows = [
+        [i.item_id[:10], i.dataset, names[i.origin].name, i.key, why.reason_zh, i.state]
+        for i, why in zip(items, opened)
     ]
-    out.print(
-        _table("隔离 / quarantine", ["编号 id", "数据集", "来源 origin", "主键 key", "原因 reason", "状态"], rows)
-    )
+    heads = ["编号 id", "数据集", "来源 origin", "主键 key", "原因 reason", "状态"]
+    out.print(_table("隔离 / quarantine", heads, rows))
+
+
+def _about(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in asdict(item).items() if name != "payload" and value is not None}
 
 
 @quarantine_app.command("show")
@@ -285,19 +270,15 @@ def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = Fa
         federation = open_federation(file)
         quarantine = federation.services.quarantine
         found = quarantine.find(item)
-        payload = quarantine.payload(found)
+        opened = quarantine.open(found)
         with federation.services.ledger.transaction() as connection:
             federation.services.ledger.audit(connection, getpass.getuser(), "quarantine.show", found.item_id)
-    about = {name: value for name, value in asdict(found).items() if name != "payload"}
+    about = {**_about(found), "reason_zh": opened.reason_zh, "reason_en": opened.reason_en}
     if as_json:
-        typer.echo(json.dumps({**about, "record": payload}, ensure_ascii=False, default=str))
+        typer.echo(json.dumps({**about, "record": opened.record}, ensure_ascii=False, default=str))
         return
-    out.print(
-        _table(found.item_id, ["", ""], [[name, str(value)] for name, value in about.items() if value is not None])
-    )
-    out.print(
-        _table("记录 / record", ["字段 field", "值 value"], [[name, str(value)] for name, value in payload.items()])
-    )
+    out.print(_table(found.item_id, ["", ""], [list(line) for line in about.items()]))
+    out.print(_table("记录 / record", ["字段 field", "值 value"], [list(line) for line in opened.record.items()]))
 
 
 @quarantine_app.command("replay")

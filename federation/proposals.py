@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +49,6 @@ def _fault(
     link_id: str, dataset: Dataset, direction: str, origin: Region, failure: dict[str, Any], payload: dict[str, Any]
 ) -> Fault:
     values = {name: value for name, value in payload.items() if name != KEY}
-    version = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
     return Fault(
         link_id,
         dataset.name,
@@ -62,7 +59,6 @@ def _fault(
         failure["rule"],
         failure["reason_zh"],
         failure["reason_en"],
-        version,
         values,
     )
 

@@ -6,6 +6,8 @@ DAG adapter passes a resolver that asks Airflow's secrets backends.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -76,6 +78,11 @@ class Keyring:
 
         self.fingerprint = derive(b"fedsync fingerprint")
         self._cipher = AESGCM(derive(b"fedsync payload"))
+
+    def identify(self, *parts: str) -> str:
+        """A stable id (32 hex digits) of something whose parts must not be guessed from it."""
+        text = "\x1f".join(parts).encode()
+        return hmac.new(self.fingerprint, text, hashlib.sha256).hexdigest()[:32]
 
     @classmethod
     def from_file(cls, path: Path) -> Keyring:

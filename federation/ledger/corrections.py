@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,17 +26,6 @@ class Proposal:
     proposed: dict[str, Any]
     current: dict[str, Any]
 
-    @property
-    def correction_id(self) -> str:
-        """Stable for the same proposal, so that raising it again changes nothing."""
-        text = json.dumps(
-            [self.link_id, self.key, self.kind, self.raised_by, self.proposed],
-            ensure_ascii=False,
-            sort_keys=True,
-            default=str,
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
 
 class Corrections:
     """Proposals, from raised to ended."""
@@ -50,7 +38,7 @@ class Corrections:
         """Enter proposals inside the settling transaction; one that stands already is only seen again."""
         now = self.ledger.clock()
         for proposal in proposals:
-            identity = proposal.correction_id
+            identity = self._identity(proposal)
             if connection.execute(
                 update(table).where(table.c.correction_id == identity).values(last_seen=now)
             ).rowcount:
@@ -73,6 +61,11 @@ class Corrections:
                     last_seen=now,
                 )
             )
+
+    def _identity(self, proposal: Proposal) -> str:
+        """Stable for the same proposal, so that raising it again changes nothing."""
+        proposed = json.dumps(proposal.proposed, ensure_ascii=False, sort_keys=True, default=str)
+        return self._keyring.identify(proposal.link_id, proposal.key, proposal.kind, proposal.raised_by, proposed)
 
     def counts(self) -> dict[str, int]:
         """Standing proposals by link."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ OPEN = ("open", "replay")
 class Fault:
     """A record to set aside. `link_id`: the link (or node) that found it; `origin`: the region whose people can mend it.
 
-    `fingerprint` identifies the version of the record, so that seeing it again changes nothing.
+    `payload`: the record, which also identifies the version, so that seeing it again changes nothing.
     """
 
     link_id: str
@@ -41,14 +40,7 @@ class Fault:
     rule: str
     reason_zh: str
     reason_en: str
-    fingerprint: str
     payload: dict[str, Any]
-
-    @property
-    def item_id(self) -> str:
-        """Stable for the same version of the same record at the same place."""
-        text = "|".join((self.link_id, self.direction, self.key, self.rule, self.fingerprint))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -63,13 +55,20 @@ class Item:
     key: str
     field: str | None
     rule: str
-    reason_zh: str
-    reason_en: str
     payload: bytes
     first_seen: datetime
     last_seen: datetime
     state: str
     closed: datetime | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an item sealed: the record as it was, and why it was set aside. For people's eyes only."""
+
+    record: dict[str, Any]
+    reason_zh: str
+    reason_en: str
 
 
 class Quarantine:
@@ -79,36 +78,30 @@ class Quarantine:
         self.ledger = ledger
         self._keyring = keyring
 
-    def record(self, connection: Connection, faults: Iterable[Fault]) -> None:
-        """Enter faults inside the settling transaction; one that is already open is only seen again."""
+    def item_id(self, fault: Fault) -> str:
+        """Stable for the same version of the same record at the same place."""
+        return self._keyring.identify(fault.link_id, fault.direction, fault.key, fault.rule, _json(fault.payload))
+
+    def record(self, connection: Connection, faults: Iterable[Fault]) -> set[str]:
+        """Enter faults inside the settling transaction; one that is already open is only seen again. Returns their ids."""
         now = self.ledger.clock()
+        entered = set()
         for fault in faults:
-            seen = (
-                update(table).where(table.c.item_id == fault.item_id).values(last_seen=now, state="open", closed=None)
-            )
+            item_id = self.item_id(fault)
+            entered.add(item_id)
+            seen = update(table).where(table.c.item_id == item_id).values(last_seen=now, state="open", closed=None)
             if connection.execute(seen).rowcount:
                 continue
-            sealed = self._keyring.encrypt(
-                json.dumps(fault.payload, ensure_ascii=False, default=str).encode(), fault.item_id
-            )
-            values = {
-                name: getattr(fault, name)
-                for name in (
-                    "item_id",
-                    "link_id",
-                    "dataset",
-                    "direction",
-                    "origin",
-                    "key",
-                    "field",
-                    "rule",
-                    "reason_zh",
-                    "reason_en",
-                )
-            }
+            sealed = _json({"record": fault.payload, "zh": fault.reason_zh, "en": fault.reason_en})
+            names = ("link_id", "dataset", "direction", "origin", "key", "field", "rule")
+            values = {name: getattr(fault, name) for name in names}
+            payload = self._keyring.encrypt(sealed.encode(), item_id)
             connection.execute(
-                table.insert().values(**values, payload=sealed, first_seen=now, last_seen=now, state="open")
+                table.insert().values(
+                    **values, item_id=item_id, payload=payload, first_seen=now, last_seen=now, state="open"
+                )
             )
+        return entered
 
     def release(
         self, connection: Connection, link_id: str, direction: str, keys: Collection[str] | None, still: Collection[str]
@@ -138,8 +131,7 @@ class Quarantine:
         unreadable: list[Fault],
     ) -> int:
         """Enter what one link run set aside, and close what it found mended; returns how many were closed."""
-        self.record(connection, [*faults, *unreadable])
-        still = {fault.item_id for fault in (*faults, *unreadable)}
+        still = self.record(connection, [*faults, *unreadable])
         return (
             self.release(connection, link.id, "down", _seen(upper), still)
             + self.release(connection, link.id, "up", _seen(lower), still)
@@ -150,7 +142,7 @@ class Quarantine:
         self, connection: Connection, dataset: Dataset, region: Region, reading: Reading, faults: list[Fault]
     ) -> int:
         """Close the rows of a node that could not be read before and now can."""
-        still = {fault.item_id for fault in faults}
+        still = {self.item_id(fault) for fault in faults}
         return self.release(connection, f"{dataset.name}/{region.code}", "read", _seen(reading), still)
 
     def returns(self, items: Collection[Item], dataset: Dataset) -> pa.Table:
@@ -165,16 +157,16 @@ class Quarantine:
             return schema.empty_table()
         lines = []
         for item in items:
-            payload = self.payload(item)
-            value = payload.get(item.field or "", payload.get("value"))
+            opened = self.open(item)
+            value = opened.record.get(item.field or "", opened.record.get("value"))
             lines.append(
                 {
-                    "locator": payload.get("locator"),
+                    "locator": opened.record.get("locator"),
                     "field": item.field,
                     "value": None if value is None else str(value),
                     "rule": item.rule,
-                    "reason_zh": item.reason_zh,
-                    "reason_en": item.reason_en,
+                    "reason_zh": opened.reason_zh,
+                    "reason_en": opened.reason_en,
                 }
             )
         beside = pa.Table.from_pylist(lines, schema=canonical.REJECTS)
@@ -213,10 +205,10 @@ class Quarantine:
             )
         return Item(**found[0])
 
-    def payload(self, item: Item) -> dict[str, Any]:
-        """The record that was set aside."""
-        opened: dict[str, Any] = json.loads(self._keyring.decrypt(item.payload, item.item_id))
-        return opened
+    def open(self, item: Item) -> Opened:
+        """Unseal an item."""
+        held = json.loads(self._keyring.decrypt(item.payload, item.item_id))
+        return Opened(held["record"], held["zh"], held["en"])
 
     def replay(self, item: Item, actor: str) -> None:
         """Ask the link's next run to read this record again and to judge it anew."""
@@ -233,3 +225,7 @@ def _seen(reading: Reading) -> set[str] | None:
         return None
     gone = set(reading.deleted.to_pylist())
     return gone | set(reading.rows.column(KEY).to_pylist()) | set(reading.rejects.column(KEY).to_pylist())
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

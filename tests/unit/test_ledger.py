@@ -19,6 +19,7 @@ from federation.link import LinkRun
 from federation.merge import Advance
 from federation.runtime import open_federation
 from tests.federations import CITY, E11, EAST, EAST_1, Small
+from tests.servers import postgres_url
 
 GROUPS = {"city": "meaning-1", "street": "meaning-2"}
 
@@ -221,7 +222,7 @@ def test_a_replayed_record_is_judged_anew_although_nobody_edited_it(tmp_path: Pa
     small.put(E11, "R1", phone="1380000")
     small.cascade()
     (item,) = small.federation.services.quarantine.open_items()
-    assert small.federation.services.quarantine.payload(item)["phone"] == "1380000"
+    assert small.federation.services.quarantine.open(item).record["phone"] == "1380000"
     suite = small.folder / "expectations/resident.json"
     loosened = json.loads(suite.read_text())
     loosened["expectations"][0]["kwargs"]["regex"] = "^1[0-9]+$"
@@ -238,16 +239,14 @@ def test_an_unknown_quarantine_id_is_a_clear_error(small: Small) -> None:
         small.federation.services.quarantine.find("zzz")
 
 
-def test_the_same_ledger_works_on_postgresql(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
-) -> None:
+def test_the_same_ledger_works_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine(
         postgres_url.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
     )
     with engine.connect() as connection:
         connection.execute(text("DROP DATABASE IF EXISTS fedsync_ledger_test"))
         connection.execute(text("CREATE DATABASE fedsync_ledger_test"))
-    monkeypatch.setenv("FEDSYNC_LEDGER", postgres_url.rsplit("/", 1)[0] + "/fedsync_ledger_test")
+    monkeypatch.setenv("FEDSYNC_LEDGER", server.rsplit("/", 1)[0] + "/fedsync_ledger_test")
     small = Small(tmp_path)
     assert isinstance(small.federation.services.ledger, Ledger)
     small.resident("R1")
