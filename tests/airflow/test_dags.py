@@ -1,0 +1,132 @@
+"""The DAG file: what it declares, what it must never do while Airflow parses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
+
+from tests.airflow.conftest import ROOT
+from tests.airflow.declared import NEVER, declare
+from tests.federations import RESIDENT
+
+DAGS = ROOT / "dags"
+# Airflow's own reading of .airflowignore, in the pinned version.
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+HEAVY = ("great_expectations", "pyarrow", "duckdb", "pandas", "polars", "openpyxl", "connectors", "federation.runtime")
+
+
+def bag() -> DagBag:
+    return DagBag(dag_folder=DAGS, safe_mode=False)
+
+
+@pytest.fixture
+def dags(declaration: Path) -> dict[str, Any]:
+    found = bag()
+    assert found.import_errors == {}
+    return dict(found.dags)
+
+
+def test_a_dataset_has_one_dag_per_hop_and_a_sweep_whatever_its_number_of_nodes(dags: dict[str, Any]) -> None:
+    assert set(dags) == {
+        *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("city_district", "district_street")),
+        *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("street_community", "sweep")),
+        *("work_order__city_street", "work_order__sweep", "fedsync__replay", "fedsync__release"),
+    }
+
+
+def test_every_dag_runs_at_once_tells_who_owns_it_and_explains_itself_in_both_languages(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert dag.is_paused_upon_creation is False, dag.dag_id
+        assert "fedsync" in dag.tags
+        assert dag.owner == "fedsync"
+        assert dag.catchup is False
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in dag.dag_display_name), dag.dag_id
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in dag.doc_md)
+        assert any(word.isascii() and word.isalpha() for word in dag.doc_md.split())
+
+
+def test_a_hop_announces_only_where_another_hop_listens(dags: dict[str, Any]) -> None:
+    def outlets(dag_id: str) -> set[str]:
+        return {asset.name for task in dags[dag_id].tasks for asset in task.outlets}
+
+    assert outlets("resident__city_district") == {"resident__district__from_above"}
+    assert outlets("resident__district_street") == {"resident__street__from_above", "resident__district__from_below"}
+    assert outlets("resident__street_community") == {"resident__street__from_below"}
+    assert outlets("work_order__city_street") == set()
+
+
+def test_no_task_announces_two_assets(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert all(len(task.outlets) <= 1 for task in dag.tasks), dag.dag_id
+
+
+def test_whatever_a_hop_listens_to_is_announced_by_a_neighbour_or_by_the_sweep(dags: dict[str, Any]) -> None:
+    announced = {asset.name for dag in dags.values() for task in dag.tasks for asset in task.outlets}
+    for dag_id in ("resident__city_district", "resident__district_street", "resident__street_community"):
+        upper, lower = dag_id.removeprefix("resident__").split("_")
+        heard = {asset.name for asset in dags[dag_id].timetable.asset_condition.objects}
+        assert heard == {f"resident__{upper}__from_above", f"resident__{lower}__from_below"}
+        assert heard <= announced
+
+
+def test_a_run_whose_sync_failed_cannot_end_as_a_success(dags: dict[str, Any]) -> None:
+    """The state of a run is that of its leaves, and announcements succeed whatever happened before them."""
+    for dag_id, dag in dags.items():
+        if "sync" not in dag.task_ids:
+            continue
+        leaves = [task for task in dag.leaves if "sync" in task.upstream_task_ids]
+        assert any(task.trigger_rule in ("none_failed", "all_success") for task in leaves), dag_id
+
+
+def test_the_dag_file_parses_the_same_way_every_time() -> None:
+    for path in (DAGS / "fedsync_dags.py", *(DAGS / "fedsync_airflow").glob("*.py")):
+        result = check_dag_file_stability(str(path))
+        assert not result.warnings, (path, result.format_warnings())
+
+
+def test_parsing_imports_nothing_heavy_touches_no_system_and_warns_of_nothing(declaration: Path) -> None:
+    code = f"""
+import json, sys
+import airflow.sdk, airflow.partition_mappers.base, airflow.plugins_manager
+import airflow.providers.standard.operators.empty, airflow.providers.standard.decorators.branch_python
+sys.path[:0] = [{str(DAGS)!r}, {str(ROOT / "plugins")!r}, {str(ROOT)!r}]
+before = set(sys.modules)
+sys.addaudithook(lambda name, given: (_ for _ in ()).throw(RuntimeError(name)) if name in ("socket.connect", "sqlite3.connect") else None)
+import warnings
+warnings.simplefilter("error")
+import fedsync_dags
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    imported = json.loads(run.stdout.splitlines()[-1])
+    assert "fedsync_airflow.factory" in imported
+    assert [name for name in imported if name.startswith(HEAVY) or name.split(".")[0] == "requests"] == []
+    assert not (declaration.parent / "state").exists()
+
+
+def test_without_the_variable_the_file_is_an_import_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDSYNC_FEDERATION", raising=False)
+    found = bag()
+    assert found.dags == {}
+    (error,) = found.import_errors.values()
+    assert "FEDSYNC_FEDERATION" in error
+
+
+def test_a_faulty_declaration_is_an_import_error_that_names_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = RESIDENT.replace("levels: [city, district", "levels: [planet, district")
+    monkeypatch.setenv("FEDSYNC_FEDERATION", str(declare(tmp_path, **{"datasets/resident.yaml": faulty + NEVER})))
+    found = bag()
+    assert found.dags == {}
+    (error,) = found.import_errors.values()
+    assert "resident.yaml" in error
+    assert "line=" in error
