@@ -1,15 +1,20 @@
 """Hosted records: the engine's own table, for a region that has no system, or for the columns that its system lacks.
 
 One table serves all nodes of a federation: a record is its key and a JSON text of the fields that the node holds, so that a new
-field or dataset needs no migration. Each write takes the node's next sequence number, deletions leave a marker with theirs:
-reading what changed since a number misses nothing, and a write decided on an older number is refused.
+field or dataset needs no migration. Each write takes the node's next number, deletions leave a marker with theirs: reading what
+changed since a number misses nothing, and a write decided on an older number is refused. The numbers carry the table's own name
+(`epoch`): a database that was lost and made anew is not taken for the old one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,20 +24,16 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    Engine,
     MetaData,
     String,
     Table,
     Text,
     and_,
-    create_engine,
-    func,
+    bindparam,
     insert,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
 from connectors.base import (
     Applied,
@@ -47,25 +48,38 @@ from connectors.base import (
     fetched,
     no_keys,
 )
+from connectors.sql_database import Database, open_database
 from connectors.sql_errors import driver_errors
-from connectors.sql_sqlite import configure
-from federation.canonical import key_column, key_table
+from federation.canonical import conform, key_column, key_table
 from federation.errors import Conflict
 
+KEYS_AT_ONCE = 400
+_KEY = Text().with_variant(String(190), "mysql", "mariadb")
 metadata = MetaData()
-_NODE = (
-    Column("dataset", String(64), primary_key=True),
-    Column("region", String(12), primary_key=True),
-    Column("part", String(10), primary_key=True),
+
+
+def _whose() -> list[Column[Any]]:
+    return [
+        Column("dataset", String(63), primary_key=True),
+        Column("region", String(12), primary_key=True),
+        Column("part", String(10), primary_key=True),
+    ]
+
+
+nodes = Table(
+    "hosted_node",
+    metadata,
+    *_whose(),
+    Column("epoch", String(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
 )
-nodes = Table("hosted_node", metadata, *(column._copy() for column in _NODE), Column("seq", BigInteger, nullable=False))
 records = Table(
     "hosted_record",
     metadata,
-    *(column._copy() for column in _NODE),
-    Column("key", String(190), primary_key=True),
+    *_whose(),
+    Column("record_key", _KEY, primary_key=True),
     Column("payload", Text, nullable=False),
-    Column("seq", BigInteger, nullable=False, index=True),
+    Column("seq", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False),
 )
 
@@ -77,8 +91,25 @@ class HostedOptions(Options):
     part: Literal["all", "companion"] = "all"
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a node's records have come: a number within one life (`epoch`) of the table."""
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.seq}"
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> Position | None:
+        """The inverse of `str`; None if it is not one of ours."""
+        epoch, _, seq = (cursor or "").rpartition(":")
+        return cls(epoch, int(seq)) if epoch and seq.isdigit() else None
+
+
 class HostedConnector(Connector):
-    """See the module."""
+    """See the module. Besides the connector's contract, `edit` and `remove` are the hands of people without a system."""
 
     options_model = HostedOptions
 
@@ -92,132 +123,180 @@ class HostedConnector(Connector):
         return Capabilities("log", conditional=True)
 
     def probe(self) -> Probe:
-        with self._transaction() as connection:
-            seq = self._seq(connection)
-        return Probe(str(seq), f"hosted, {seq} changes so far")
+        with self._reading() as connection:
+            position = self._position(connection)
+        return Probe(str(position), f"hosted, {position.seq} changes so far")
 
     def prepare(self) -> None:
-        with driver_errors(self.node, records.name):
-            try:
-                metadata.create_all(self._engine)
-            except (OperationalError, ProgrammingError, IntegrityError):
-                metadata.create_all(self._engine)  # another process created the tables between our look and our try
+        with self._errors():
+            self._database.make()
+            with self._database.creating() as connection:
+                metadata.create_all(connection)
+                if connection.execute(select(nodes.c.seq).where(self._mine(nodes))).first() is None:
+                    connection.execute(insert(nodes).values(**self._me, epoch=secrets.token_hex(8), seq=0))
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
-        floor = int(since) if since is not None else -1
-        with self._transaction() as connection:
-            seq = self._seq(connection)
-            found = connection.execute(
-                select(records.c.key, records.c.payload, records.c.deleted).where(
-                    self._mine(records), records.c.seq > floor
-                )
-            ).all()
-            every = (
-                connection.execute(select(records.c.key).where(self._mine(records), ~records.c.deleted)).scalars().all()
-                if sweep
-                else None
-            )
-        changes = changes_of(
-            self.node,
-            self._raw([payload for _, payload, deleted in found if not deleted]),
-            present=False,
-            cursor=str(seq),
+        with self._reading() as connection:
+            position = self._position(connection)
+            known = Position.parse(since)
+            floor = known.seq if known is not None and known.epoch == position.epoch else None
+            live = self._rows(connection, ~records.c.deleted, *([] if floor is None else [records.c.seq > floor]))
+            gone = [] if floor is None else self._keys(connection, records.c.deleted, records.c.seq > floor)
+            every = self._keys(connection, ~records.c.deleted) if sweep else None
+        found = changes_of(self.node, self._raw(live), present=False, cursor=str(position))
+        dataset = self.node.dataset
+        return Changes(
+            found.rows,
+            found.rejects,
+            key_table(gone, dataset) if gone else no_keys(self.node),
+            None if every is None else key_table(every, dataset),
+            str(position),
         )
-        gone = (
-            key_table([key for key, _, deleted in found if deleted], self.node.dataset)
-            if since is not None
-            else no_keys(self.node)
-        )
-        present = None if every is None else key_table(every, self.node.dataset)
-        return Changes(changes.rows, changes.rejects, gone, present, str(seq))
 
     def fetch(self, keys: pa.Table) -> Changes:
         wanted = key_column(keys, self.node.dataset).to_pylist()
-        payloads: list[str] = []
-        with self._transaction() as connection:
-            for start in range(0, len(wanted), 400):
-                chosen = records.c.key.in_(wanted[start : start + 400])
-                payloads += connection.execute(
-                    select(records.c.payload).where(self._mine(records), ~records.c.deleted, chosen)
-                ).scalars()
-        return fetched(self.node, changes_of(self.node, self._raw(payloads), present=False, cursor=None), keys)
+        with self._reading() as connection:
+            found: dict[str, str] = {}
+            for chunk in _chunks(wanted):
+                found.update(self._rows(connection, ~records.c.deleted, records.c.record_key.in_(chunk)))
+        return fetched(self.node, changes_of(self.node, self._raw(found), present=False, cursor=None), keys)
 
     def apply(self, batch: Batch) -> Applied:
+        wanted = [row for rows in batch.upserts for row in self._texts(rows)]
         gone = key_column(batch.deletes, self.node.dataset).to_pylist()
-        rows = [
-            (key, row)
-            for part in batch.upserts
-            for key, row in zip(key_column(part, self.node.dataset).to_pylist(), part.to_pylist())
-        ]
-        with self._transaction() as connection:
-            seq = self._next(connection, batch.cursor)
-            held = self._held(connection, [key for key, _ in rows])
-            for key, row in rows:
-                self._store(
-                    connection, key, {**held.get(key, {}), **{name: _text(value) for name, value in row.items()}}, seq
+        with self._writing() as connection:
+            position = self._locked(connection)
+            if batch.cursor is not None and batch.cursor != str(position):
+                raise Conflict(
+                    "hosted records changed since they were read",
+                    "托管数据在读取后已变化",
+                    todo="将重新读取并合并 / they are read and merged again",
+                    dataset=self.node.dataset.name,
+                    region=str(self.node.region),
+                    system=self.node.system,
                 )
-            for key in gone:
-                marker = update(records).where(self._mine(records), records.c.key == key, ~records.c.deleted)
-                connection.execute(marker.values(deleted=True, payload="{}", seq=seq))
-        return Applied(len(rows), len(gone), str(seq))
+            if self._store(connection, wanted, gone, position.seq + 1):
+                position = Position(position.epoch, position.seq + 1)
+                connection.execute(update(nodes).where(self._mine(nodes)).values(seq=position.seq))
+        return Applied(len(wanted), len(gone), str(position))
 
-    def close(self) -> None:
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+    def edit(self, raw: pa.Table) -> pa.Table:
+        """Write rows that people typed (columns named after fields; only those are touched). The rejects, with reasons."""
+        names = [name for name in self.node.fields if name in raw.column_names]
+        typed = conform(raw, self.node.dataset, names, timezone=self.node.timezone)
+        self.apply(Batch((typed.rows,), no_keys(self.node)))
+        return typed.rejects
+
+    def remove(self, keys: pa.Table) -> None:
+        """Delete records by key, as people do."""
+        self.apply(Batch((), keys))
+
+    # --- the database
 
     @cached_property
-    def _engine(self) -> Engine:
-        with driver_errors(self.node, records.name):
-            engine = create_engine(
-                self.options.url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool
-            )
-            return configure(engine, immediate=True) if engine.dialect.name == "sqlite" else engine
+    def _database(self) -> Database:
+        return open_database(self.options.url)
+
+    def _errors(self) -> Any:
+        return driver_errors(self.node, records.name)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with driver_errors(self.node, records.name), self._engine.begin() as connection:
+    def _reading(self) -> Iterator[Connection]:
+        with self._errors(), self._database.reading() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._errors(), self._database.writing() as connection:
             yield connection
 
     def _mine(self, table: Table) -> Any:
         return and_(*(table.c[name] == value for name, value in self._me.items()))
 
-    def _seq(self, connection: Connection) -> int:
-        return int(
-            connection.execute(select(func.coalesce(func.max(nodes.c.seq), 0)).where(self._mine(nodes))).scalar_one()
-        )
+    def _position(self, connection: Connection) -> Position:
+        found = connection.execute(select(nodes.c.epoch, nodes.c.seq).where(self._mine(nodes))).first()
+        return Position("new", 0) if found is None else Position(found.epoch, found.seq)
 
-    def _next(self, connection: Connection, decided_on: str | None) -> int:
-        """Take the node's next number; its row is locked until the transaction ends. Raises Conflict if it moved on."""
-        seq = connection.execute(select(nodes.c.seq).where(self._mine(nodes)).with_for_update()).scalar()
-        if decided_on is not None and int(decided_on) != (seq or 0):
-            raise Conflict(
-                "hosted records changed since they were read", "托管数据在读取后已变化", region=str(self.node.region)
+    def _locked(self, connection: Connection) -> Position:
+        """The position, which nobody else can move until the transaction ends."""
+        found = connection.execute(
+            select(nodes.c.epoch, nodes.c.seq).where(self._mine(nodes)).with_for_update()
+        ).first()
+        if found is not None:
+            return Position(found.epoch, found.seq)
+        fresh = Position(secrets.token_hex(8), 0)
+        connection.execute(insert(nodes).values(**self._me, epoch=fresh.epoch, seq=0))
+        return fresh
+
+    # --- records
+
+    def _rows(self, connection: Connection, *conditions: Any) -> dict[str, str]:
+        chosen = select(records.c.record_key, records.c.payload).where(self._mine(records), *conditions)
+        return {found.record_key: found.payload for found in connection.execute(chosen)}
+
+    def _keys(self, connection: Connection, *conditions: Any) -> list[str]:
+        chosen = select(records.c.record_key).where(self._mine(records), *conditions)
+        return list(connection.execute(chosen).scalars())
+
+    def _texts(self, rows: pa.Table) -> list[tuple[str, dict[str, str | None]]]:
+        """Each row's key and its other fields as text. Row by row: a hosted node holds one region's records."""
+        keys = self.node.dataset.key
+        others = rows.select([name for name in rows.column_names if name not in keys])
+        texts = others.to_pylist() if others.num_columns else [{} for _ in range(rows.num_rows)]
+        return [
+            (key, {name: _text(value) for name, value in row.items()})
+            for key, row in zip(key_column(rows, self.node.dataset).to_pylist(), texts)
+        ]
+
+    def _store(
+        self,
+        connection: Connection,
+        wanted: Sequence[tuple[str, Mapping[str, str | None]]],
+        gone: Sequence[str],
+        seq: int,
+    ) -> bool:
+        """Write what differs from what is held, under the number `seq`; whether anything did."""
+        held: dict[str, tuple[str, bool]] = {}
+        for chunk in _chunks([key for key, _ in wanted] + list(gone)):
+            chosen = select(records.c.record_key, records.c.payload, records.c.deleted).where(
+                self._mine(records), records.c.record_key.in_(chunk)
             )
-        if seq is None:
-            connection.execute(insert(nodes).values(**self._me, seq=1))
-            return 1
-        connection.execute(update(nodes).where(self._mine(nodes)).values(seq=seq + 1))
-        return int(seq) + 1
+            held.update({key: (payload, deleted) for key, payload, deleted in connection.execute(chosen)})
+        known: list[dict[str, Any]] = []
+        new: list[dict[str, Any]] = []
+        for key, values in wanted:
+            payload, deleted = held.get(key, ("{}", True))
+            before = {} if deleted else json.loads(payload)
+            after = json.dumps({**before, **values}, ensure_ascii=False, sort_keys=True)
+            if deleted or after != payload:
+                (known if key in held else new).append({"k": key, "p": after, "s": seq, "d": False})
+        known += [{"k": key, "p": "{}", "s": seq, "d": True} for key in gone if not held.get(key, ("", True))[1]]
+        if known:
+            same = and_(self._mine(records), records.c.record_key == bindparam("k"))
+            values_of: dict[str, Any] = {"payload": bindparam("p"), "seq": bindparam("s"), "deleted": bindparam("d")}
+            connection.execute(update(records).where(same).values(values_of), known)
+        if new:
+            fresh = [
+                {**self._me, "record_key": row["k"], "payload": row["p"], "seq": seq, "deleted": False} for row in new
+            ]
+            connection.execute(insert(records), fresh)
+        return bool(known or new)
 
-    def _held(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        held: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(keys), 400):
-            chosen = records.c.key.in_(keys[start : start + 400])
-            for key, payload, deleted in connection.execute(
-                select(records.c.key, records.c.payload, records.c.deleted).where(self._mine(records), chosen)
-            ):
-                held[key] = {} if deleted else json.loads(payload)
-        return held
+    def _raw(self, payloads: Mapping[str, str]) -> pa.Table:
+        """Stored records as a raw table of text. Keys are typed already: they are not normalised a second time."""
+        if not payloads:
+            return self.node.schema.empty_table()
+        values = [json.loads(payload) for payload in payloads.values()]
+        others = [name for name in self.node.fields if name not in self.node.dataset.key]
+        keys = key_table(list(payloads), self.node.dataset)
+        columns = {name: keys.column(name) for name in self.node.dataset.key}
+        columns |= {name: pa.array([row.get(name) for row in values], pa.string()) for name in others}
+        return pa.table(columns)
 
-    def _store(self, connection: Connection, key: str, payload: dict[str, Any], seq: int) -> None:
-        values = {"payload": json.dumps(payload, ensure_ascii=False, sort_keys=True), "seq": seq, "deleted": False}
-        changed = connection.execute(update(records).where(self._mine(records), records.c.key == key).values(**values))
-        if not changed.rowcount:
-            connection.execute(insert(records).values(**self._me, key=key, **values))
 
-    def _raw(self, payloads: Sequence[str]) -> pa.Table:
-        rows = [json.loads(payload) for payload in payloads]
-        return pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in self.node.fields})
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]
 
 
 def _text(value: Any) -> str | None:
@@ -226,10 +305,6 @@ def _text(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return (
-        value.isoformat()
-        if hasattr(value, "isoformat")
-        else format(value, "f")
-        if hasattr(value, "as_tuple")
-        else repr(value)
-    )
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    return format(value, "f") if isinstance(value, Decimal) else repr(value)

@@ -1,43 +1,37 @@
 """Relational databases through SQLAlchemy: SQLite and PostgreSQL are first class, other dialects work by the common path.
 
-Reading takes one consistent snapshot. Writing takes one transaction for a whole batch, touches only the columns that are being
-delivered, updates rows that exist and inserts those that do not (never an upsert that would trip over other NOT NULL columns).
+Reading takes one consistent snapshot. Writing takes one transaction for a whole batch and touches only the columns that are being
+delivered. Identifiers are quoted as the dialect does it, so that a column may be called "order" or 姓名.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from sqlalchemy import (
     Column,
     Connection,
-    Engine,
+    Integer,
     MetaData,
     Table,
+    Text,
     and_,
-    bindparam,
-    create_engine,
-    delete,
+    cast,
     func,
-    insert,
     inspect,
-    literal,
     or_,
     select,
     tuple_,
-    type_coerce,
-    update,
 )
 from sqlalchemy import types as sql
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import NoSuchTableError
 
-from connectors import sql_postgres
+from connectors import sql_write
 from connectors.base import (
     Applied,
     Batch,
@@ -51,22 +45,24 @@ from connectors.base import (
     fetched,
     no_keys,
 )
-from connectors.sql_capture import Watermark
+from connectors.sql_capture import Overlap, Watermark
+from connectors.sql_database import Database, open_database
 from connectors.sql_errors import driver_errors
-from connectors.sql_sqlite import configure, token_of
-from connectors.sql_values import column_type, local_text, raw_columns, rows_for, writer
+from connectors.sql_values import column_type, for_driver, joined
 from federation.errors import SchemaMismatch
 
-KEYS_AT_ONCE = 400
+KEYS_AT_ONCE = 500
 MANY_KEYS = 20_000
 """From here on, reading the table and picking is cheaper than asking for keys."""
 
 
 class SqlOptions(Options):
-    """`url`: an SQLAlchemy URL. `capture`: `cursor` needs `cursor_column` (a column that grows with each change).
+    """`url`: an SQLAlchemy URL. `table`: default the dataset's name; `schema_name`: default the connection's own.
 
-    `overlap_seconds` / `overlap_rows`: how far behind the newest change each read goes back (times / numbers).
-    `create`: let `prepare` create the table if it is missing.
+    `capture`: `snapshot` reads everything; `cursor` what changed by `cursor_column` (a moment or a number that grows with each
+    change, a field's column or not). `overlap_seconds`, `overlap_rows`: how far behind the newest change each read goes back.
+    `create`: let `prepare` create the table if it is missing. `cheap_sweep`: list all keys at each cursor read, so that
+    deletions travel at once; else they do at the next full comparison.
     """
 
     url: str
@@ -74,9 +70,10 @@ class SqlOptions(Options):
     schema_name: str | None = None
     capture: Literal["snapshot", "cursor"] = "snapshot"
     cursor_column: str | None = None
-    overlap_seconds: float = 300.0
-    overlap_rows: int = 1000
+    overlap_seconds: float = Field(default=300.0, ge=0)
+    overlap_rows: int = Field(default=1000, ge=0)
     create: bool = False
+    cheap_sweep: bool = True
 
     @model_validator(mode="after")
     def _cursor_named(self) -> SqlOptions:
@@ -94,242 +91,242 @@ class SqlConnector(Connector):
         super().__init__(node)
         self.options = SqlOptions.model_validate(node.options)
         self.table_name = self.options.table or node.dataset.name
+        self.specs = node.dataset.fields
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self.options.capture)
+        return Capabilities(self.options.capture, cheap_sweep=self.options.cheap_sweep)
 
     def probe(self) -> Probe:
         with self._reading() as connection:
-            count = connection.execute(select(func.count()).select_from(self._table)).scalar_one()
-            if self._stamp is not None:
-                newest = connection.execute(select(func.max(self._stamp))).scalar_one()
-                return Probe(f"{count}:{newest}", f"{count} rows, newest {newest}")
-            if self._dialect == "postgresql":
-                return Probe(f"{count}:{sql_postgres.checksum(connection, self._table)}", f"{count} rows")
-            if self._dialect == "sqlite":
-                return Probe(token_of(connection, self._select(), count), f"{count} rows")
-        return Probe(None, f"{count} rows")
+            count = connection.execute(select(func.count()).select_from(self._table(connection))).scalar_one()
+            token, detail = self._token(connection)
+        return Probe(None if token is None else f"{count}:{token}", f"{count} rows{detail}")
 
     def prepare(self) -> None:
         if not self.options.create:
             return
-        with driver_errors(self.node, self.table_name):
-            metadata = MetaData(schema=self.options.schema_name)
-            keys = self.node.dataset.key
-            columns = [
-                Column(
-                    self.node.column(name),
-                    column_type(self.node.dataset.fields[name], key=name in keys, dialect=self._dialect),
-                    primary_key=name in keys,
-                    autoincrement=False,
-                )
-                for name in self.node.fields
-            ]
-            if self.options.cursor_column and self.options.cursor_column not in {column.name for column in columns}:
-                columns.append(
-                    Column(
-                        self.options.cursor_column,
-                        sql.Text() if self._dialect == "sqlite" else sql.DateTime(timezone=True),
-                    )
-                )
-            Table(self.table_name, metadata, *columns)
-            metadata.create_all(self._engine)
+        with self._errors():
+            self._database.make()
+            with self._database.creating() as connection:
+                self._wanted_table().create(connection, checkfirst=True)
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
-        incremental = self.options.capture == "cursor" and since is not None
+        if self.options.capture == "snapshot":
+            with self._reading() as connection:
+                return self._located(changes_of(self.node, self._raw(connection), present=True, cursor=None))
+        with self._errors():
+            horizon = self._database.horizon()
         with self._reading() as connection:
-            newest = connection.execute(select(func.max(self._stamp))).scalar_one() if self._stamp is not None else None
-            condition = self._changed_since(since) if incremental and since else None
-            found = changes_of(self.node, self._raw(connection, condition), present=not incremental, cursor=None)
-            present = self._keys(connection) if incremental and sweep else found.present
-        cursor = Watermark(newest).dump() if self.options.capture == "cursor" else None
-        return Changes(found.rows, found.rejects, no_keys(self.node), present, cursor)
+            stamp = self._stamp(connection)
+            newest = self._database.newest(connection, stamp, self.node.timezone, horizon)
+            condition = None if since is None else self._changed_since(connection, Watermark.parse(since))
+            found = changes_of(
+                self.node, self._raw(connection, condition), present=condition is None, cursor=newest.dump()
+            )
+            present = found.present
+            if condition is not None:
+                present = self._keys(connection) if sweep else None
+        present = present if sweep else None
+        return self._located(Changes(found.rows, found.rejects, no_keys(self.node), present, found.cursor))
 
     def fetch(self, keys: pa.Table) -> Changes:
+        if not keys.num_rows:
+            return fetched(
+                self.node, changes_of(self.node, self.node.schema.empty_table(), present=False, cursor=None), keys
+            )
         with self._reading() as connection:
-            parts = [self._raw(connection, condition) for condition in self._key_conditions(keys)]
-        raw = pa.concat_tables(parts, promote_options="permissive") if parts else self.node.schema.empty_table()
-        return fetched(self.node, changes_of(self.node, raw, present=False, cursor=None), keys)
+            conditions = self._key_conditions(connection, keys)
+            parts = [self._raw(connection, condition) for condition in conditions]
+            found = self._picked(parts, keys)
+            if found.deleted.num_rows and conditions[0] is not None:
+                # What the contract reads as "R1" may stand in the database as "R1 ": before a row is called gone, look closer.
+                loose = self._key_conditions(connection, found.deleted, trimmed=True)
+                found = self._picked([*parts, *(self._raw(connection, condition) for condition in loose)], keys)
+        return self._located(found)
 
     def apply(self, batch: Batch) -> Applied:
-        with driver_errors(self.node, self.table_name), self._engine.begin() as connection:
-            for rows in batch.upserts:
-                self._upsert(connection, rows)
-            self._delete(connection, batch.deletes)
-        return Applied(sum(rows.num_rows for rows in batch.upserts), batch.deletes.num_rows)
+        tables = [rows for rows in batch.upserts if rows.num_rows]
+        if tables or batch.deletes.num_rows:
+            with self._errors(), self._database.writing() as connection:
+                target = self._target(connection)
+                for rows in tables:
+                    sql_write.upsert(self._database, connection, target, rows)
+                if batch.deletes.num_rows:
+                    sql_write.remove(self._database, connection, target, batch.deletes)
+        return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows)
 
-    def close(self) -> None:
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+    # --- the table
 
     @cached_property
-    def _engine(self) -> Engine:
-        url = self.options.url.replace("postgresql://", "postgresql+psycopg://", 1)
-        with driver_errors(self.node, self.table_name):
-            engine = create_engine(
-                url, poolclass=NullPool, connect_args={"connect_timeout": 10} if url.startswith("postgresql") else {}
-            )
-            return configure(engine) if engine.dialect.name == "sqlite" else engine
+    def _database(self) -> Database:
+        return open_database(self.options.url)
 
-    @property
-    def _dialect(self) -> str:
-        return self._engine.dialect.name
+    def _errors(self) -> Any:
+        return driver_errors(self.node, self.table_name)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        """A connection that sees one consistent state."""
-        with driver_errors(self.node, self.table_name), self._engine.connect() as connection:
-            if self._dialect == "postgresql":
-                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            _ = self._table
-            with connection.begin():
-                yield connection
+        with self._errors(), self._database.reading() as connection:
+            yield connection
 
-    @cached_property
-    def _table(self) -> Table:
-        """The table as it is in the database, checked against the contract."""
-        with driver_errors(self.node, self.table_name):
-            inspector = inspect(self._engine)
-            schema = self.options.schema_name
-            if not (
-                inspector.has_table(self.table_name, schema=schema)
-                or self.table_name in inspector.get_view_names(schema=schema)
-            ):
-                raise self._mismatch(
-                    f"there is no table {self.table_name}",
-                    f"没有表 {self.table_name}",
-                    "建表，或写 create: true / create it, or set `create: true`",
-                )
-            kinds = {found["name"]: found["type"] for found in inspector.get_columns(self.table_name, schema=schema)}
+    def _table(self, connection: Connection) -> Table:
+        """The table as it is in the database, checked against the contract; looked up once."""
+        if "_found_table" not in self.__dict__:
+            self._found_table = self._look_up(connection)
+        return self._found_table
+
+    def _look_up(self, connection: Connection) -> Table:
+        schema = self.options.schema_name
+        try:
+            kinds = {found["name"]: found["type"] for found in inspect(connection).get_columns(self.table_name, schema)}
+        except NoSuchTableError as cause:
+            raise self._mismatch(
+                f"there is no table {self.table_name}",
+                f"没有表 {self.table_name}",
+                "检查 table 与 schema_name；新表可写 create: true / check `table` and `schema_name`; for a new table set `create: true`",
+            ) from cause
         wanted = [self.node.column(name) for name in self.node.fields]
         if self.options.cursor_column:
             wanted.append(self.options.cursor_column)
         missing = [name for name in dict.fromkeys(wanted) if name not in kinds]
         if missing:
-            have = ", ".join(kinds)
             raise self._mismatch(
-                f"the table {self.table_name} lacks the column {', '.join(missing)} (it has {have})",
+                f"the table {self.table_name} lacks the column {', '.join(missing)} (it has {', '.join(kinds)})",
                 f"表 {self.table_name} 缺少列 {', '.join(missing)}",
-                "在 columns 中写明列名，或列入 hosted / map it under `columns`, or list the field under `hosted`",
+                "在 columns 中写明列名，或将字段列入 hosted / map it under `columns`, or list the field under `hosted`",
             )
-        return Table(
-            self.table_name, MetaData(schema=schema), *(Column(name, kinds[name]) for name in dict.fromkeys(wanted))
-        )
+        columns = (Column(name, kinds[name]) for name in dict.fromkeys(wanted))
+        return Table(self.table_name, MetaData(schema=schema), *columns)
 
     def _mismatch(self, en: str, zh: str, todo: str) -> SchemaMismatch:
         return SchemaMismatch(
-            en, zh, todo=todo, dataset=self.node.dataset.name, region=str(self.node.region), system=self.node.system
+            en,
+            zh,
+            todo=todo,
+            dataset=self.node.dataset.name,
+            region=str(self.node.region),
+            system=self.node.system,
+            table=self.table_name,
         )
 
-    @property
-    def _stamp(self) -> Column[Any] | None:
-        return self._table.c[self.options.cursor_column] if self.options.cursor_column else None
+    def _wanted_table(self) -> Table:
+        """The table that `prepare` creates."""
+        keys = self.node.dataset.key
+        columns: list[Column[Any]] = [
+            Column(
+                self.node.column(name),
+                column_type(self.specs[name], key=name in keys),
+                primary_key=name in keys,
+                autoincrement=False,
+            )
+            for name in self.node.fields
+        ]
+        stamp = self.options.cursor_column
+        if stamp and stamp not in {column.name for column in columns}:
+            columns.append(Column(stamp, sql.DateTime(timezone=True).with_variant(Text(), "sqlite")))
+        return Table(self.table_name, MetaData(schema=self.options.schema_name), *columns)
 
-    def _column(self, name: str) -> Column[Any]:
-        return self._table.c[self.node.column(name)]
+    def _target(self, connection: Connection) -> sql_write.Target:
+        table = self._table(connection)
+        name = self.options.cursor_column
+        own = name is not None and name not in {self.node.column(field) for field in self.node.fields}
+        stamp = table.c[name] if own and name and not isinstance(table.c[name].type, (Integer, sql.Numeric)) else None
+        return sql_write.Target(self.node, table, stamp, self._keyed(connection))
 
-    def _select(self) -> Any:
-        """All fields as the database has them, in the order of the node's fields; text where its own decoding could fail."""
-        plain = self._dialect == "sqlite"
-        return select(*(sql_plain(self._column(name)) if plain else self._column(name) for name in self.node.fields))
+    def _keyed(self, connection: Connection) -> bool:
+        """Whether the database keeps the key unique."""
+        if "_found_keyed" not in self.__dict__:
+            keys = {self.node.column(name) for name in self.node.dataset.key}
+            inspector, place = inspect(connection), (self.table_name, self.options.schema_name)
+            kept = [inspector.get_pk_constraint(*place)["constrained_columns"]]
+            kept += [found["column_names"] for found in inspector.get_unique_constraints(*place)]
+            self._found_keyed = keys in [set(names) for names in kept]
+        return self._found_keyed
 
-    def _raw(self, connection: Connection, condition: Any) -> pa.Table:
-        statement = self._select() if condition is None else self._select().where(condition)
-        if self._dialect == "postgresql":
-            return sql_postgres.read(connection, statement, self.node.fields)
-        return raw_columns(self.node.fields, connection.execute(statement).fetchall())
+    # --- reading
+
+    def _column(self, connection: Connection, name: str) -> Column[Any]:
+        return self._table(connection).c[self.node.column(name)]
+
+    def _stamp(self, connection: Connection) -> Column[Any]:
+        assert self.options.cursor_column is not None
+        return self._table(connection).c[self.options.cursor_column]
+
+    def _raw(self, connection: Connection, condition: Any = None, names: tuple[str, ...] | None = None) -> pa.Table:
+        columns = {name: self._column(connection, name) for name in names or self.node.fields}
+        statement = select(
+            *(self._database.plain(column, self.specs[name], self.node.timezone) for name, column in columns.items())
+        )
+        if condition is not None:
+            statement = statement.where(condition)
+        return self._database.read(connection, statement, columns, self.specs)
 
     def _keys(self, connection: Connection) -> pa.Table:
-        names = self.node.dataset.key
-        columns = [sql_plain(self._column(name)) if self._dialect == "sqlite" else self._column(name) for name in names]
-        raw = raw_columns(names, connection.execute(select(*columns)).fetchall())
-        part = Node(self.node.dataset, self.node.region, self.node.system, {}, tuple(names), {}, self.node.timezone)
-        found = changes_of(part, raw, present=True, cursor=None).present
+        keys = self.node.dataset.key
+        part = Node(self.node.dataset, self.node.region, self.node.system, {}, keys, {}, self.node.timezone)
+        found = changes_of(part, self._raw(connection, names=keys), present=True, cursor=None).present
         assert found is not None
         return found
 
-    def _changed_since(self, since: str) -> Any:
-        start = Watermark.parse(since).from_where(self.options.overlap_seconds, self.options.overlap_rows)
-        if start is None or self._stamp is None:
-            return None
-        column: Any = sql_plain(self._stamp) if self._dialect == "sqlite" else self._stamp
-        return or_(column >= literal(start), self._stamp.is_(None))
+    def _changed_since(self, connection: Connection, watermark: Watermark) -> Any:
+        """What may have changed; where the database does not keep keys unique, with all rows of the same keys."""
+        overlap = Overlap(self.options.overlap_seconds, self.options.overlap_rows)
+        condition = self._database.changed_since(self._stamp(connection), watermark, overlap)
+        if condition is None or self._keyed(connection):
+            return condition
+        table = self._table(connection)
+        keys = [self.node.column(name) for name in self.node.dataset.key]
+        twin = table.alias()
+        moved = self._database.changed_since(twin.c[self._stamp(connection).name], watermark, overlap)
+        changed = select(*(twin.c[name] for name in keys)).where(moved)
+        return or_(condition, tuple_(*(table.c[name] for name in keys)).in_(changed))
 
-    def _key_conditions(self, keys: pa.Table) -> Iterator[Any]:
-        names = self.node.dataset.key
+    def _token(self, connection: Connection) -> tuple[str | None, str]:
+        """The watermark and a checksum of the rows about it (ties), or without a cursor a checksum of all rows."""
+        table = self._table(connection)
+        if self.options.capture == "snapshot":
+            return self._database.checksum(connection, table, None), ""
+        stamp = self._stamp(connection)
+        newest = connection.execute(select(cast(func.max(self._database.plain(stamp)), Text))).scalar_one()
+        watermark = self._database.newest(connection, stamp, self.node.timezone, None)
+        about = self._database.changed_since(
+            stamp, watermark, Overlap(self.options.overlap_seconds, self.options.overlap_rows)
+        )
+        return f"{newest}:{self._database.checksum(connection, table, about)}", f", newest {newest}"
+
+    def _key_conditions(self, connection: Connection, keys: pa.Table, *, trimmed: bool = False) -> list[Any]:
+        """Conditions that select the rows with these keys, each row once; [None]: read everything instead."""
         if keys.num_rows > MANY_KEYS:
-            yield None
-            return
-        writers = [writer(self._column(name).type, self.node.timezone) for name in names]
-        rows = [
-            tuple(write(value) for write, value in zip(writers, row))
-            for row in zip(*(keys.column(name).to_pylist() for name in names))
+            return [None]
+        columns = {name: self._column(connection, name) for name in self.node.dataset.key}
+        values = [for_driver(keys.column(name), column.type, self.node.timezone) for name, column in columns.items()]
+
+        def one(name: str, chosen: list[Any]) -> Any:
+            if trimmed and self.specs[name].type in ("string", "enum"):
+                return self._database.trimmed(columns[name]).in_(chosen)
+            return self._database.key_condition(columns[name], self.specs[name], chosen)
+
+        if any(one(name, []) is None for name in columns):
+            return [None]
+        spans = [slice(start, start + KEYS_AT_ONCE) for start in range(0, keys.num_rows, KEYS_AT_ONCE)]
+        if len(columns) == 1:
+            return [one(self.node.dataset.key[0], values[0][span]) for span in spans]
+        rows = list(zip(*values))
+        return [
+            or_(*(and_(*(one(name, [value]) for name, value in zip(columns, row))) for row in rows[span]))
+            for span in spans
         ]
-        for start in range(0, len(rows), KEYS_AT_ONCE):
-            chunk = rows[start : start + KEYS_AT_ONCE]
-            if len(names) == 1:
-                yield self._column(names[0]).in_([row[0] for row in chunk])
-            else:
-                yield tuple_(*(self._column(name) for name in names)).in_(chunk)
 
-    def _upsert(self, connection: Connection, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
-        keys = self.node.dataset.key
-        others = [name for name in rows.column_names if name not in keys]
-        columns = {name: self._column(name) for name in (*keys, *others)}
-        stamp = self._own_stamp()
-        if self._dialect == "postgresql":
-            sql_postgres.upsert(
-                connection, self._table, rows.select(list(columns)), columns, list(keys), stamp, self.node.timezone
-            )
-            return
-        parameters = rows_for(rows, [(name, column.type) for name, column in columns.items()], self.node.timezone)
-        stamped = {stamp: literal(self._now_text())} if stamp is not None else {}
-        number = {name: f"c{i}" for i, name in enumerate(columns)}
-        same = and_(*(columns[name] == bindparam(number[name], type_=columns[name].type) for name in keys))
-        if others:
-            values = {columns[name]: bindparam(number[name], type_=columns[name].type) for name in others}
-            connection.execute(update(self._table).where(same).values({**values, **stamped}), parameters)
-        fresh = select(
-            *(bindparam(number[name], type_=columns[name].type) for name in columns), *stamped.values()
-        ).where(~select(literal(1)).select_from(self._table).where(same).exists())
-        connection.execute(
-            insert(self._table).from_select([*columns.values(), *stamped], fresh, include_defaults=False), parameters
-        )
+    def _picked(self, parts: list[pa.Table], keys: pa.Table) -> Changes:
+        return fetched(self.node, changes_of(self.node, joined(parts), present=False, cursor=None), keys)
 
-    def _own_stamp(self) -> Column[Any] | None:
-        """The cursor column, if it is the system's own (not a field): our writes must move it as its people's do."""
-        name = self.options.cursor_column
-        if (
-            name is None
-            or name in {self.node.column(field) for field in self.node.fields}
-            or isinstance(self._table.c[name].type, sql.Integer)
-        ):
-            return None
-        return self._table.c[name]
-
-    def _now_text(self) -> Any:
-        """Now, in the way the cursor column keeps time."""
-        stamp = self._own_stamp()
-        assert stamp is not None
-        now = datetime.now(UTC)
-        if self._dialect == "sqlite":
-            return local_text(now, self.node.timezone)
-        return writer(stamp.type, self.node.timezone)(now)
-
-    def _delete(self, connection: Connection, keys: pa.Table) -> None:
-        if not keys.num_rows:
-            return
-        names = list(self.node.dataset.key)
-        parameters = rows_for(keys, [(name, self._column(name).type) for name in names], self.node.timezone)
-        same = and_(
-            *(self._column(name) == bindparam(f"c{i}", type_=self._column(name).type) for i, name in enumerate(names))
-        )
-        connection.execute(delete(self._table).where(same), parameters)
-
-
-def sql_plain(column: Column[Any]) -> Any:
-    """A column without its type's decoding: SQLite keeps whatever was put in, and a date that is none must not raise."""
-    return type_coerce(column, sql.NullType())
+    def _located(self, found: Changes) -> Changes:
+        """Name the table in the rejects: where a person finds the row, by its key."""
+        count = found.rejects.num_rows
+        if not count:
+            return found
+        place = found.rejects.schema.get_field_index("locator")
+        locator = pa.array([self.table_name] * count, pa.string())
+        rejects = found.rejects.set_column(place, "locator", locator)
+        return Changes(found.rows, rejects, found.deleted, found.present, found.cursor)

@@ -1,107 +1,150 @@
-"""From a driver's error to ours: which may be tried again, which need a person."""
+"""From a driver's error to ours: which may be tried again, which need a person.
+
+SQLSTATE decides where there is one, SQLite's result code where it is SQLite; a PostgreSQL that refuses a connection gives only
+words, in the language of the server, so these are looked up in English and Chinese. Messages carry the driver's first line only:
+the lines below it quote rows.
+"""
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from connectors.base import Node
-from federation.errors import AccessDenied, ConnectorError, FedsyncError, Permanent, SchemaMismatch, Transient
+from federation.errors import AccessDenied, Conflict, ConnectorError, Permanent, SchemaMismatch, Transient, Unreadable
 
-_DENIED = (
-    "password authentication failed",
-    "access denied",
-    "permission denied",
-    "no password supplied",
-    "not authorized",
-    "readonly database",
-    "read-only",
-    "role",
-    "authentication",
+_REFUSED = re.compile(
+    r"password|authentication|pg_hba|not permitted|permission denied|access denied|口令|密码|认证|role .*does not exist|角色.*不存在",
+    re.IGNORECASE,
 )
-_SCHEMA = ("no such table", "no such column", "does not exist", "unknown column", "undefined", "has no column")
-_TRANSIENT = (
-    "locked",
-    "busy",
-    "timeout",
-    "timed out",
-    "deadlock",
-    "could not connect",
-    "connection refused",
-    "connection failed",
-    "server closed",
-    "terminat",
-    "reset",
-    "unable to open",
-    "too many connections",
-    "lost connection",
-    "could not serialize",
-    "name resolution",
-    "could not translate host",
-    "closed unexpectedly",
-    "starting up",
-    "shutting down",
-)
+_NO_DATABASE = re.compile(r"database .*does not exist|unknown database|数据库.*不存在", re.IGNORECASE)
+_MISSING = re.compile(r"no such (table|column)|has no column", re.IGNORECASE)
+
+_DENIED_STATES = ("28", "42501", "25006")
+_MISSING_STATES = ("42P01", "42703", "3F000", "3D000")
+_TRANSIENT_STATES = ("08", "40", "53", "55P03", "57")
+"""Classes (two characters) or states of PostgreSQL and its descendants."""
+
+_SQLITE: dict[int, type[ConnectorError]] = {
+    sqlite3.SQLITE_BUSY: Transient,
+    sqlite3.SQLITE_LOCKED: Transient,
+    sqlite3.SQLITE_IOERR: Transient,
+    sqlite3.SQLITE_PERM: AccessDenied,
+    sqlite3.SQLITE_READONLY: AccessDenied,
+    sqlite3.SQLITE_AUTH: AccessDenied,
+    sqlite3.SQLITE_CORRUPT: Unreadable,
+    sqlite3.SQLITE_NOTADB: Unreadable,
+}
+
+_TEXTS: dict[type[ConnectorError], tuple[str, str, str]] = {
+    AccessDenied: (
+        "the database refused access",
+        "数据库拒绝访问",
+        "检查账号、口令与授权 / check user, password and grants",
+    ),
+    SchemaMismatch: (
+        "the database lacks what the declaration names",
+        "数据库缺少声明中的库、表或列",
+        "检查 url、table 与 columns / check `url`, `table` and `columns`",
+    ),
+    Transient: (
+        "the database does not answer, or is busy",
+        "数据库暂时无响应或繁忙",
+        "将自动重试；若持续，检查网络与服务 / it is tried again; if it lasts, check network and server",
+    ),
+    Unreadable: (
+        "the file is not a sound database",
+        "文件不是完好的数据库",
+        "检查 url，或由备份恢复 / check `url`, or restore the file",
+    ),
+    Conflict: (
+        "another writer inserted the same key at the same time",
+        "另一写入者同时插入了相同主键",
+        "将重新读取并合并 / it is read and merged again",
+    ),
+    Permanent: ("the database reports an error", "数据库报错", "按数据库的提示处理 / do as the database says"),
+}
 
 
 @contextmanager
 def driver_errors(node: Node, table: str) -> Iterator[None]:
-    """Wrap every error of SQLAlchemy or its driver; ours pass."""
+    """Wrap every error of SQLAlchemy and of a driver (kept as `__cause__`); ours and defects of our own code pass."""
     try:
         yield
-    except FedsyncError:
-        raise
-    except (SQLAlchemyError, OSError) as cause:
+    except (SQLAlchemyError, OSError, ImportError) as cause:
+        raise _translated(cause, node, table) from cause
+    except Exception as cause:
+        if not _of_a_driver(cause):
+            raise
         raise _translated(cause, node, table) from cause
 
 
+def _of_a_driver(cause: Exception) -> bool:
+    """PEP 249 gives each driver its own `Error`; only the name is common to all."""
+    return any(kind.__name__ == "Error" and kind.__module__ != "builtins" for kind in type(cause).__mro__)
+
+
 def _translated(cause: Exception, node: Node, table: str) -> ConnectorError:
-    where: dict[str, Any] = {"dataset": node.dataset.name, "region": str(node.region), "system": node.system, "table": table}
     original = getattr(cause, "orig", None) or cause
-    said = str(original).strip().splitlines()[0] if str(original).strip() else type(original).__name__
-    text = said.lower()
-    state = str(getattr(original, "sqlstate", "") or "")
-    if state.startswith("28") or state == "42501" or (_says(text, _DENIED) and not _says(text, ("does not exist",))):
-        return AccessDenied(
-            f"the database refused: {said}",
-            "数据库拒绝访问",
-            todo="检查账号、口令与授权 / check user, password and grants",
-            **where,
-        )
-    if (
-        isinstance(cause, NoSuchTableError)
-        or state in ("42P01", "42703", "3F000")
-        or (not state and _says(text, _SCHEMA))
-    ):
-        return SchemaMismatch(
-            f"the database lacks what the contract needs: {said}",
-            "数据库缺少约定的表或列",
-            todo="检查 table 与 columns / check `table` and `columns`",
-            **where,
-        )
-    if (
-        isinstance(cause, OSError)
-        or state[:2] in ("08", "40", "53", "55", "57")
-        or (isinstance(cause, (OperationalError, InterfaceError)) and _says(text, _TRANSIENT))
-        or _disconnected(cause)
-    ):
-        return Transient(
-            f"the database does not answer: {said}",
-            "数据库暂时无响应",
-            todo="稍后自动重试；若持续，检查网络与服务 / retried by itself; if it lasts, check network and server",
-            **where,
-        )
-    return Permanent(
-        f"the database reports: {said}", "数据库报错", todo="按数据库的提示处理 / do as the database says", **where
+    said = (str(original).strip().splitlines() or [type(original).__name__])[0]
+    kind = _kind(cause, original, said, table)
+    en, zh, todo = _TEXTS[kind]
+    if isinstance(cause, (ImportError, NoSuchModuleError)):
+        todo = "安装该数据库的驱动，或改正 url / install the database's driver, or mend `url`"
+    return kind(
+        f"{en}: {said}",
+        f"{zh}：{said}",
+        todo=todo,
+        dataset=node.dataset.name,
+        region=str(node.region),
+        system=node.system,
+        table=table,
     )
 
 
-def _says(text: str, words: tuple[str, ...]) -> bool:
-    return any(word in text for word in words)
+def _kind(cause: Exception, original: BaseException, said: str, table: str) -> type[ConnectorError]:
+    state = getattr(original, "sqlstate", None)
+    if isinstance(cause, (NoSuchTableError, FileNotFoundError)):
+        return SchemaMismatch
+    if isinstance(cause, PermissionError):
+        return AccessDenied
+    if isinstance(cause, (OSError, PoolTimeout)):
+        return Transient
+    if isinstance(original, sqlite3.Error):
+        return _sqlite_kind(original, said)
+    if state:
+        return _state_kind(str(state), original, table)
+    if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+        return Transient
+    if type(original).__name__ in ("OperationalError", "InterfaceError"):
+        if _NO_DATABASE.search(said):
+            return SchemaMismatch
+        return AccessDenied if _REFUSED.search(said) else Transient
+    return Permanent
 
 
-def _disconnected(cause: Exception) -> bool:
-    return isinstance(cause, DBAPIError) and cause.connection_invalidated
+def _state_kind(state: str, original: BaseException, table: str) -> type[ConnectorError]:
+    if state.startswith(_DENIED_STATES):
+        return AccessDenied
+    if state.startswith(_MISSING_STATES):
+        return SchemaMismatch
+    if state.startswith(_TRANSIENT_STATES):
+        return Transient
+    diagnosis: Any = getattr(original, "diag", None)
+    constraint = getattr(diagnosis, "constraint_name", None) or ""
+    return Conflict if state == "23505" and constraint == f"{table}_pkey" else Permanent
+
+
+def _sqlite_kind(original: sqlite3.Error, said: str) -> type[ConnectorError]:
+    code = getattr(original, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _SQLITE:
+        return _SQLITE[code & 0xFF]
+    if _MISSING.search(said):
+        return SchemaMismatch
+    return Transient if "locked" in said else Permanent

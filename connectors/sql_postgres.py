@@ -3,113 +3,226 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from sqlalchemy import Column, Connection, Table, func, select, text
-from sqlalchemy import types as sql
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Date,
+    Engine,
+    Insert,
+    Integer,
+    Numeric,
+    String,
+    Table,
+    case,
+    cast,
+    create_engine,
+    event,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
-from connectors.sql_values import naive_local
+from connectors.sql_capture import Overlap, Watermark
+from connectors.sql_database import Columns, Database
+from connectors.sql_values import as_text, is_natural, is_zoned, joined, naive_local, read_type
+from federation.contract import FieldSpec
 
-_STAGE = "fedsync_stage"
-
-
-def read(connection: Connection, statement: Any, names: Sequence[str]) -> pa.Table:
-    """The result of a select as text columns: `COPY … TO STDOUT` in CSV, read by Arrow. Times come with their UTC offset."""
-    compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
-    buffer = io.BytesIO()
-    connection.execute(text("SET LOCAL TimeZone = 'UTC'"))
-    connection.execute(text("SET LOCAL DateStyle = 'ISO'"))
-    with (
-        _cursor(connection) as cursor,
-        cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)".replace("%%", "%")) as copy,
-    ):
-        for chunk in copy:
-            buffer.write(chunk)
-    if not buffer.tell():
-        return pa.table({name: pa.array([], pa.string()) for name in names})
-    buffer.seek(0)
-    return pa_csv.read_csv(
-        buffer,
-        read_options=pa_csv.ReadOptions(column_names=list(names)),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names},
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
-    )
+CHUNK = 32 * 1024 * 1024
+"""Bytes of CSV that are held and parsed at once."""
+ROWS_AT_ONCE = 100_000
+_CREATING = 0x66656473
+"""The advisory lock under which tables are created."""
 
 
-def upsert(
-    connection: Connection,
-    table: Table,
-    rows: pa.Table,
-    columns: Mapping[str, Column[Any]],
-    keys: Sequence[str],
-    stamp: Column[Any] | None,
-    timezone: str,
-) -> None:
-    """COPY into a temporary table of the target's own types, then update what exists and insert, in key order, what does not."""
-    quote = connection.dialect.identifier_preparer
-    target = quote.format_table(table)
-    named = {name: quote.quote(column.name) for name, column in columns.items()}
-    empty = connection.execute(select(~select(text("1")).select_from(table).exists())).scalar_one()
-    listed = ", ".join(named.values())
-    moved = f", {quote.quote(stamp.name)}" if stamp is not None else ""
-    now = ", clock_timestamp()" if stamp is not None else ""
-    if empty and stamp is None:
-        _copy(connection, f"{target} ({listed})", rows, columns, timezone)
-        return
-    connection.execute(
-        text(f"CREATE TEMPORARY TABLE {_STAGE} ON COMMIT DROP AS SELECT {listed} FROM {target} WITH NO DATA")
-    )
-    _copy(connection, f"{_STAGE} ({listed})", rows, columns, timezone)
-    same = " AND ".join(f"t.{named[name]} = s.{named[name]}" for name in keys)
-    others = [named[name] for name in columns if name not in keys]
-    if others:
-        values = [f"{name} = s.{name}" for name in others]
-        if stamp is not None:
-            values.append(f"{quote.quote(stamp.name)} = clock_timestamp()")
-        connection.execute(text(f"UPDATE {target} t SET {', '.join(values)} FROM {_STAGE} s WHERE {same}"))
-    order = ", ".join(f"s.{named[name]}" for name in keys)
-    picked = ", ".join(f"s.{name}" for name in named.values())
-    connection.execute(
-        text(
-            f"INSERT INTO {target} ({listed}{moved}) SELECT {picked}{now} FROM {_STAGE} s WHERE NOT EXISTS (SELECT 1 FROM {target} t WHERE {same}) ORDER BY {order}"
+class Postgres(Database):
+    """PostgreSQL (and what descends from it) through psycopg 3."""
+
+    fast_into_empty = True
+
+    def _engine(self, url: URL) -> Engine:
+        arguments: dict[str, Any] = {"prepare_threshold": None}
+        if "connect_timeout" not in url.query:
+            arguments["connect_timeout"] = 10
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=32,
+            pool_pre_ping=True,
+            pool_recycle=600,
+            connect_args=arguments,
         )
-    )
-    connection.execute(text(f"DROP TABLE {_STAGE}"))
+
+        @event.listens_for(engine, "connect")
+        def _settings(driver: Any, _record: Any) -> None:
+            """COPY writes moments and encodings as the session says; these must not depend on the server's settings."""
+            driver.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
+            driver.commit()
+
+        return engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def creating(self) -> Iterator[Connection]:
+        """CREATE TABLE IF NOT EXISTS of two sessions at once fails in one of them."""
+        with self.writing() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
+            yield connection
+
+    def read(
+        self, connection: Connection, statement: Any, columns: Columns, specs: Mapping[str, FieldSpec]
+    ) -> pa.Table:
+        compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+        kinds = {name: read_type(specs[name], column.type) for name, column in columns.items()}
+        parts = []
+        with _cursor(connection) as cursor:
+            held = io.BytesIO()
+            asked = f"COPY ({compiled}) TO STDOUT (FORMAT csv)"
+            with cursor.copy(asked if compiled.params else _single(asked), compiled.params or None) as copy:
+                for row in copy:
+                    held.write(row)
+                    if held.tell() >= CHUNK:
+                        parts.append(_parsed(held, kinds))
+                        held = io.BytesIO()
+            if held.tell() or not parts:
+                parts.append(_parsed(held, kinds))
+        return joined(parts)
+
+    def load(self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str) -> None:
+        quote = connection.dialect.identifier_preparer
+        listed = ", ".join(quote.quote(column.name) for column in columns.values())
+        into = _single(f"{quote.format_table(table)} ({listed})")
+        suited = pa.table({name: _suited(rows.column(name), column, timezone) for name, column in columns.items()})
+        options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+        with (
+            _cursor(connection) as cursor,
+            cursor.copy(f"COPY {into} FROM STDIN (FORMAT csv)") as copy,
+        ):
+            for start in range(0, suited.num_rows, ROWS_AT_ONCE):
+                written = io.BytesIO()
+                pa_csv.write_csv(suited.slice(start, ROWS_AT_ONCE), written, options)
+                copy.write(written.getbuffer())
+
+    def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
+        """A date kept as a moment is the date on the people's calendar, not in UTC."""
+        if spec is not None and spec.type == "date" and is_zoned(column.type):
+            return func.timezone(timezone, column)
+        return column
+
+    def key_condition(self, column: Column[Any], spec: FieldSpec, values: Sequence[Any]) -> Any:
+        if is_natural(spec, column.type):
+            return column.in_(values)
+        return cast(column, String).in_(values) if spec.type in ("string", "enum") else None
+
+    def insert_or_update(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
+        new = insert(table)
+        if not others:
+            return new.on_conflict_do_nothing(index_elements=list(keys))
+        return new.on_conflict_do_update(index_elements=list(keys), set_={name: new.excluded[name] for name in others})
+
+    def now(self, column: Column[Any], timezone: str) -> Any:
+        return func.clock_timestamp() if is_zoned(column.type) else func.timezone(timezone, func.clock_timestamp())
+
+    def checksum(self, connection: Connection, table: Table, condition: Any) -> str | None:
+        name = _single(connection.dialect.identifier_preparer.format_table(table))
+        total: Any = literal_column(f"sum(hashtextextended(({name}.*)::text, 0))")
+        statement = select(func.coalesce(total, 0)).select_from(table)
+        return str(connection.execute(statement if condition is None else statement.where(condition)).scalar_one())
+
+    def horizon(self) -> str | None:
+        """The start of the oldest open transaction; roles without the right to see others' see their own only."""
+        oldest = text(
+            "SELECT CAST(least(now(), min(xact_start)) AS text) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with self.engine.connect() as connection:
+            return str(connection.execute(oldest).scalar_one())
+
+    def newest(self, connection: Connection, column: Column[Any], timezone: str, horizon: str | None) -> Watermark:
+        if isinstance(column.type, (Integer, BigInteger, Numeric)):
+            return super().newest(connection, column, timezone, horizon)
+        limit: Any = cast(literal(horizon, String), TIMESTAMP(timezone=True)) if horizon else func.now()
+        now: Any = func.now()
+        if not is_zoned(column.type):
+            limit, now = func.timezone(timezone, limit), func.timezone(timezone, now)
+        greatest = func.max(case((column <= now, column)))
+        found = connection.execute(
+            select(cast(case((greatest.is_not(None), func.least(greatest, cast(limit, column.type)))), String))
+        ).scalar_one()
+        return Watermark(found)
+
+    def changed_since(self, column: Column[Any], watermark: Watermark, overlap: Overlap) -> Any:
+        at = watermark.at
+        if not isinstance(at, str) or isinstance(column.type, (Integer, Numeric)):
+            return super().changed_since(column, watermark, overlap)
+        start: Any = cast(literal(at, String), column.type)
+        if not isinstance(column.type, Date):
+            start = start - func.make_interval(0, 0, 0, 0, 0, 0, overlap.seconds)
+        return or_(column.is_(None), column >= start)
 
 
-def checksum(connection: Connection, table: Table) -> Any:
-    """An order-free hash of all rows, computed in the database."""
-    row = text(
-        f"sum(hashtextextended(({connection.dialect.identifier_preparer.format_table(table)})::text, 0)::numeric)"
-    )
-    return connection.execute(select(func.coalesce(row, 0)).select_from(table)).scalar_one()
+def _suited(values: pa.ChunkedArray, column: Column[Any], timezone: str) -> pa.ChunkedArray:
+    """What COPY reads as the same value into this column."""
+    if pa.types.is_timestamp(values.type):
+        if is_zoned(column.type):
+            return values
+        return as_text(values, timezone) if isinstance(column.type, String) else naive_local(values, timezone)
+    if pa.types.is_boolean(values.type) and isinstance(column.type, (Integer, Numeric, String)):
+        return as_text(values, timezone)
+    return values
 
 
-def _copy(connection: Connection, into: str, rows: pa.Table, columns: Mapping[str, Column[Any]], timezone: str) -> None:
-    suited = rows.sort_by([(name, "ascending") for name in rows.column_names[:1]])
-    for i, (name, column) in enumerate(columns.items()):
-        if pa.types.is_timestamp(rows.schema.field(name).type) and not _zoned(column.type):
-            suited = suited.set_column(i, name, naive_local(suited.column(name), timezone))
-    buffer = io.BytesIO()
-    pa_csv.write_csv(suited, buffer, pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
-    with _cursor(connection) as cursor, cursor.copy(f"COPY {into} FROM STDIN (FORMAT csv)") as copy:
-        copy.write(buffer.getvalue())
+def _parsed(written: io.BytesIO, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    """CSV as Arrow. Values that Arrow has no room for (infinity, the year 20000) make it all text, for `conform` to judge."""
+    if not written.tell():
+        return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
+
+    def parse(types: Mapping[str, pa.DataType]) -> pa.Table:
+        written.seek(0)
+        return pa_csv.read_csv(
+            written,
+            read_options=pa_csv.ReadOptions(column_names=list(kinds), block_size=CHUNK * 2),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict(types),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+                true_values=["t"],
+                false_values=["f"],
+            ),
+        )
+
+    try:
+        return parse(kinds)
+    except pa.ArrowInvalid:
+        return parse(dict.fromkeys(kinds, pa.string()))
 
 
-def _zoned(kind: sql.TypeEngine[Any]) -> bool:
-    return isinstance(kind, sql.DateTime) and bool(kind.timezone)
+def _single(statement: str) -> str:
+    """SQLAlchemy doubles each % for a driver that takes parameters; a statement without any is passed on as it is."""
+    return statement.replace("%%", "%")
 
 
 def _cursor(connection: Connection) -> Any:
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    """The driver's own cursor, in SQLAlchemy's transaction."""
+    driver: Any = connection.connection.driver_connection
     return driver.cursor()

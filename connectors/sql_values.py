@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,80 +12,112 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import types as sql
 
+from federation.canonical import arrow_type
 from federation.contract import FieldSpec
 
-LOCAL_FORMAT = "%Y-%m-%d %H:%M:%S"
 
-
-def column_type(spec: FieldSpec, *, key: bool, dialect: str) -> sql.TypeEngine[Any]:
-    """The type of a column that `prepare` creates."""
-    if dialect == "sqlite" and spec.type in ("timestamp", "decimal", "date", "json"):
-        return sql.Text()
-    text: sql.TypeEngine[Any] = sql.String(190) if key else sql.Text()
-    return {
+def column_type(spec: FieldSpec, *, key: bool) -> sql.TypeEngine[Any]:
+    """The type of a column that `prepare` creates. MySQL cannot index text without a length; 190 fits its widest charset."""
+    text: Any = sql.Text().with_variant(sql.String(190), "mysql", "mariadb") if key else sql.Text()
+    types: dict[str, Any] = {
         "string": text,
         "enum": text,
         "json": sql.Text(),
         "int": sql.BigInteger(),
         "float": sql.Double(),
-        "decimal": sql.Numeric(38, spec.scale),
+        "decimal": sql.Numeric(38, spec.scale).with_variant(sql.Text(), "sqlite"),
         "bool": sql.Boolean(),
-        "date": sql.Date(),
-        "timestamp": sql.DateTime(timezone=True),
-    }[spec.type]
+        "date": sql.Date().with_variant(sql.Text(), "sqlite"),
+        "timestamp": sql.DateTime(timezone=True).with_variant(sql.Text(), "sqlite"),
+    }
+    return types[spec.type]  # type: ignore[no-any-return]
+
+
+def is_natural(spec: FieldSpec, column: sql.TypeEngine[Any]) -> bool:
+    """Whether equal values of the field are equal in the column, as the database compares them."""
+    kinds: dict[str, tuple[type[sql.TypeEngine[Any]], ...]] = {
+        "string": (sql.String,),
+        "enum": (sql.String,),
+        "json": (),
+        "int": (sql.Integer, sql.Numeric),
+        "float": (sql.Float,),
+        "decimal": (sql.Numeric,),
+        "bool": (sql.Boolean,),
+        "date": (sql.Date,),
+        "timestamp": (sql.DateTime,),
+    }
+    return isinstance(column, kinds[spec.type])
+
+
+def is_zoned(column: sql.TypeEngine[Any]) -> bool:
+    """Whether a column keeps moments rather than wall-clock readings."""
+    return isinstance(column, sql.DateTime) and bool(column.timezone)
+
+
+def is_text(column: sql.TypeEngine[Any]) -> bool:
+    """Whether a column keeps text."""
+    return isinstance(column, sql.String)
+
+
+def read_type(spec: FieldSpec, column: sql.TypeEngine[Any]) -> pa.DataType:
+    """The Arrow type in which a column's text is best parsed: the contract's own if the column can only hold such values."""
+    if spec.type == "date" and isinstance(column, sql.DateTime):
+        return pa.timestamp("us")
+    if not is_natural(spec, column) or is_text(column):
+        return pa.string()
+    if spec.type == "timestamp" and not is_zoned(column):
+        return pa.timestamp("us")
+    return arrow_type(spec)
 
 
 def local_text(moment: datetime, timezone: str) -> str:
     """A moment as people of that zone write it; milliseconds only where there are any."""
     local = moment.astimezone(ZoneInfo(timezone))
-    fraction = f".{local.microsecond // 1000:03d}" if local.microsecond else ""
-    return local.strftime(LOCAL_FORMAT) + fraction
+    fraction = f".{local.microsecond // 1000:03d}" if local.microsecond >= 1000 else ""
+    return f"{local:%Y-%m-%d %H:%M:%S}{fraction}"
 
 
-def writer(column: sql.TypeEngine[Any], timezone: str) -> Callable[[Any], Any]:
-    """How a Python value goes into a column of this type."""
-    if isinstance(column, sql.DateTime):
-        if column.timezone:
-            return lambda value: value
-        return lambda value: (
-            value.astimezone(ZoneInfo(timezone)).replace(tzinfo=None) if isinstance(value, datetime) else value
-        )
-    if isinstance(column, (sql.Date, sql.Numeric, sql.Float, sql.Boolean)):
-        return lambda value: value
-    if isinstance(column, sql.Integer):
-        return lambda value: (
-            int(value) if isinstance(value, (str, bool)) and str(value).lstrip("-").isdigit() else value
-        )
-    return lambda value: as_text(value, timezone)
-
-
-def as_text(value: Any, timezone: str) -> Any:
-    """The text of a value for a column of text."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return local_text(value, timezone)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    return str(value)
-
-
-def rows_for(
-    table: pa.Table, columns: Sequence[tuple[str, sql.TypeEngine[Any]]], timezone: str
-) -> list[dict[str, Any]]:
-    """The rows of an Arrow table as parameters `c0`, `c1`, … for these columns."""
-    lists = []
-    for name, kind in columns:
-        write = writer(kind, timezone)
-        lists.append([None if value is None else write(value) for value in table.column(name).to_pylist()])
-    return [{f"c{i}": value for i, value in enumerate(row)} for row in zip(*lists)]
+def local_texts(values: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    """`local_text` of a column."""
+    written = pc.strftime(values.cast(pa.timestamp("ms", timezone), safe=False), format="%Y-%m-%d %H:%M:%S")
+    return pc.replace_substring_regex(written, pattern=r"\.000$", replacement="")
 
 
 def naive_local(values: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
     """Moments as local wall-clock time, for a column without a zone."""
     return pc.local_timestamp(values.cast(pa.timestamp("us", timezone)))
+
+
+def plain_decimals(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals as text without an exponent (Arrow writes 1E-8)."""
+    return pa.chunked_array(
+        [[None if value is None else format(value, "f") for value in values.to_pylist()]], pa.string()
+    )
+
+
+def as_text(values: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    """Typed values as the text that a column of text gets; `conform` reads it back as the same value."""
+    kind = values.type
+    if pa.types.is_timestamp(kind):
+        return local_texts(values, timezone)
+    if pa.types.is_decimal(kind):
+        return plain_decimals(values)
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_floating(kind):
+        return pa.chunked_array([[None if value is None else repr(value) for value in values.to_pylist()]], pa.string())
+    return values.cast(pa.string())
+
+
+def for_driver(values: pa.ChunkedArray, column: sql.TypeEngine[Any], timezone: str) -> list[Any]:
+    """Python values that any driver takes for a column of this type."""
+    if isinstance(column, sql.DateTime) and not column.timezone and pa.types.is_timestamp(values.type):
+        return list(naive_local(values, timezone).to_pylist())
+    if isinstance(column, (sql.DateTime, sql.Date, sql.Boolean, sql.Numeric, sql.Integer)) and not pa.types.is_string(
+        values.type
+    ):
+        return list(values.to_pylist())
+    return list(as_text(values, timezone).to_pylist())
 
 
 def raw_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
@@ -94,23 +126,28 @@ def raw_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table
     return pa.table({name: _column(list(values)) for name, values in zip(names, lists)})
 
 
+def joined(parts: list[pa.Table]) -> pa.Table:
+    """One table; where parts of a column came in different types, it is text."""
+    if len({part.schema for part in parts}) > 1:
+        parts = [pa.table({name: part.column(name).cast(pa.string()) for name in part.column_names}) for part in parts]
+    return pa.concat_tables(parts)
+
+
 def _column(values: list[Any]) -> pa.Array:
-    if any(isinstance(value, (bytes, memoryview)) for value in values):
-        values = [
-            bytes(value).decode("utf-8", "replace") if isinstance(value, (bytes, memoryview)) else value
-            for value in values
-        ]
-    if any(isinstance(value, Decimal) for value in values):
-        values = [format(value, "f") if isinstance(value, Decimal) else value for value in values]
     try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        found = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        found = None
+    if found is None or pa.types.is_binary(found.type) or pa.types.is_decimal(found.type):
         return pa.array([None if value is None else _plain(value) for value in values], pa.string())
+    return found
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat(sep=" ")
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

@@ -1,0 +1,184 @@
+"""A database as the connectors use it: one pool per URL and process, and what differs between kinds of databases.
+
+`Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres` and `Sqlite` have faster or safer ways.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    Insert,
+    Integer,
+    Numeric,
+    Table,
+    Text,
+    case,
+    cast,
+    create_engine,
+    func,
+    insert,
+    literal,
+    make_url,
+    select,
+)
+
+from connectors.sql_capture import Overlap, Watermark
+from connectors.sql_values import for_driver, is_natural, is_zoned, naive_local, raw_columns
+from federation.contract import FieldSpec
+
+Columns = Mapping[str, Column[Any]]
+"""Columns of a table by the field that they hold, in the order of a select or of a table to load."""
+
+PARAMETERS_AT_ONCE = 5_000
+
+
+class Database:
+    """One database, by the common path. Raises the driver's own errors (`driver_errors` translates)."""
+
+    fast_into_empty = False
+    """Whether loading straight into an empty table is the faster way."""
+
+    def __init__(self, url: URL) -> None:
+        self.engine: Engine = self._engine(url)
+
+    def _engine(self, url: URL) -> Engine:
+        """At most one idle connection is kept per database: a city has hundreds of them."""
+        return create_engine(
+            url, hide_parameters=True, pool_size=1, max_overflow=32, pool_pre_ping=True, pool_recycle=600
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one consistent state throughout."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes; all or nothing."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def make(self) -> None:
+        """Create the database itself, where that is ours to do."""
+        return
+
+    @contextmanager
+    def creating(self) -> Iterator[Connection]:
+        """A transaction that creates tables, one process at a time where the database can."""
+        with self.writing() as connection:
+            yield connection
+
+    def read(
+        self, connection: Connection, statement: Any, columns: Columns, specs: Mapping[str, FieldSpec]
+    ) -> pa.Table:
+        """Run a select of these columns; a raw table with columns named after fields, for `conform`."""
+        return raw_columns(tuple(columns), connection.execute(statement).fetchall())
+
+    def load(self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str) -> None:
+        """Insert rows (columns named after fields) in bulk."""
+        lists = [for_driver(rows.column(name), column.type, timezone) for name, column in columns.items()]
+        names = [column.name for column in columns.values()]
+        parameters = [dict(zip(names, row)) for row in zip(*lists)]
+        connection.execute(insert(table), parameters)
+
+    def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
+        """A column as it is selected, for a field if it is one."""
+        return column
+
+    def trimmed(self, column: Column[Any]) -> Any:
+        """A column's text without surrounding spaces, as most fields are normalised."""
+        return func.trim(cast(self.plain(column), Text))
+
+    def key_condition(self, column: Column[Any], spec: FieldSpec, values: Sequence[Any]) -> Any:
+        """Rows whose key field is one of `values`; None if the database would compare them otherwise than the contract does."""
+        return column.in_(values) if is_natural(spec, column.type) else None
+
+    def same(self, left: Any, right: Any, spec: FieldSpec, column: Column[Any]) -> Any:
+        """Whether two columns (of the table, and staged for it) hold the same key field."""
+        return left == right
+
+    def insert_or_update(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
+        """An insert that gives way to a writer who inserted the same key meanwhile, where the database can."""
+        return insert(table)
+
+    def now(self, column: Column[Any], timezone: str) -> Any:
+        """The database's clock, as the column keeps time."""
+        if is_zoned(column.type):
+            return func.now()
+        local = naive_local(pa.chunked_array([[datetime.now(UTC)]], pa.timestamp("us", "UTC")), timezone)
+        return literal(local[0].as_py(), column.type)
+
+    def checksum(self, connection: Connection, table: Table, condition: Any) -> str | None:
+        """An order-free hash of the rows (None as condition: of all), or None if the database cannot do it cheaply."""
+        return None
+
+    def horizon(self) -> str | None:
+        """A moment such that whatever a transaction writes that is not visible yet was stamped then or later, if known.
+
+        Must be asked before the reading transaction begins.
+        """
+        return None
+
+    def newest(self, connection: Connection, column: Column[Any], timezone: str, horizon: str | None) -> Watermark:
+        """The watermark now: the greatest value of the cursor column that lies neither in the future nor past the horizon."""
+        if isinstance(column.type, (Integer, Numeric)):
+            found = connection.execute(select(func.max(column))).scalar_one()
+            return Watermark(None if found is None else int(found))
+        past = case((column <= self.now(column, timezone), column))
+        found = connection.execute(select(func.max(past))).scalar_one()
+        return Watermark(None if found is None else found.isoformat())
+
+    def changed_since(self, column: Column[Any], watermark: Watermark, overlap: Overlap) -> Any:
+        """The condition that selects what may have changed since; None if that is everything."""
+        at = watermark.at
+        if at is None or isinstance(at, str) == isinstance(column.type, (Integer, Numeric)):
+            return None
+        if isinstance(at, str):
+            return column.is_(None) | (column >= datetime.fromisoformat(at) - timedelta(seconds=overlap.seconds))
+        return column.is_(None) | (column >= at - overlap.steps)
+
+
+_open: dict[tuple[int, str], Database] = {}
+_opening = threading.Lock()
+
+
+def open_database(url: str) -> Database:
+    """The database behind a URL; the same object for the same URL in one process (a forked child opens its own)."""
+    me = (os.getpid(), url)
+    with _opening:
+        if me not in _open:
+            _open[me] = _kind_of(make_url(url.replace("postgresql://", "postgresql+psycopg://", 1)))
+        return _open[me]
+
+
+def _kind_of(url: URL) -> Database:
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        from connectors.sql_postgres import Postgres
+
+        return Postgres(url)
+    if backend == "sqlite":
+        from connectors.sql_sqlite import Sqlite
+
+        return Sqlite(url)
+    return Database(url)
+
+
+@atexit.register
+def _close_all() -> None:
+    for (process, _), database in list(_open.items()):
+        if process == os.getpid():
+            database.engine.dispose()
