@@ -1,0 +1,113 @@
+"""SQLite keeps the contract: in a table with types and a primary key, and in one where people write what they like."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from connectors.base import Connector
+from connectors.sql import SqlConnector
+from connectors.sql_values import local_text
+from tests.contract.dataset import COMPOSITE, make_node
+from tests.contract.suite import ConnectorContract, Row
+
+COLUMNS = {"name": "full name", "note": "order", "visits": 'a"quote'}
+"""Names that need quoting: a space, a reserved word, a quote."""
+TYPED = {
+    "string": "TEXT",
+    "enum": "TEXT",
+    "json": "TEXT",
+    "int": "INTEGER",
+    "float": "REAL",
+    "decimal": "TEXT",
+    "bool": "INTEGER",
+    "date": "TEXT",
+    "timestamp": "TEXT",
+}
+
+
+class SqliteTable(ConnectorContract):
+    """The people's side: their own program, writing to their own table."""
+
+    options: ClassVar[dict[str, Any]] = {}
+
+    def start(self) -> None:
+        fields = self.dataset.fields
+        columns = [f"{self._quoted(name)} {self._type(spec.type)}" for name, spec in fields.items()]
+        if not self.loose:
+            columns.append(f"PRIMARY KEY ({', '.join(map(self._quoted, self.dataset.key))})")
+        self._run(f'CREATE TABLE "select" (changed TEXT, {", ".join(columns)}){"" if self.loose else " STRICT"}', ())
+
+    def connector(self) -> Connector:
+        columns = {} if self.dataset is COMPOSITE else COLUMNS
+        options = {"url": f"sqlite:///{self.path}", "table": "select", **self.options}
+        return SqlConnector(make_node(self.dataset, options, columns=columns))
+
+    def people_write(self, rows: list[Row]) -> None:
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            for values in rows:
+                named = [*(self._quoted(name) for name in values), "changed"]
+                given = [*(_plain(value) for value in values.values()), now]
+                same = " AND ".join(f"{self._quoted(name)} = ?" for name in self.dataset.key)
+                changed = connection.execute(
+                    f'UPDATE "select" SET {", ".join(f"{name} = ?" for name in named)} WHERE {same}',
+                    [*given, *(values[name] for name in self.dataset.key)],
+                )
+                if not changed.rowcount:
+                    marks = ", ".join("?" * len(named))
+                    connection.execute(f'INSERT INTO "select" ({", ".join(named)}) VALUES ({marks})', given)
+
+    def people_delete(self, key: Row) -> None:
+        same = " AND ".join(f"{self._quoted(name)} = ?" for name in key)
+        self._run(f'DELETE FROM "select" WHERE {same}', tuple(key.values()))
+
+    def stored(self) -> list[Row]:
+        listed = ", ".join(map(self._quoted, self.dataset.fields))
+        with closing(sqlite3.connect(self.path)) as connection:
+            return [
+                dict(zip(self.dataset.fields, found)) for found in connection.execute(f'SELECT {listed} FROM "select"')
+            ]
+
+    @property
+    def path(self) -> str:
+        return str(self.folder / "system.db")
+
+    def _type(self, kind: str) -> str:
+        return "" if self.loose else TYPED[kind]
+
+    def _quoted(self, name: str) -> str:
+        column = name if self.dataset is COMPOSITE else COLUMNS.get(name, name)
+        return '"' + column.replace('"', '""') + '"'
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> None:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(statement, values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return local_text(value, "Asia/Shanghai")
+    if isinstance(value, Decimal):
+        return str(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+class TestSqliteWithTypes(SqliteTable):
+    loose = False
+
+
+class TestSqliteWithoutTypes(SqliteTable):
+    """No declared types, no primary key: everything is possible, nothing may break."""
+
+
+class TestSqliteWithCursor(SqliteTable):
+    loose = False
+    options: ClassVar[dict[str, Any]] = {"capture": "cursor", "cursor_column": "changed"}
+
+
+class TestSqliteWithCursorWithoutTypes(SqliteTable):
+    options: ClassVar[dict[str, Any]] = {"capture": "cursor", "cursor_column": "changed"}
