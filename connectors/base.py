@@ -118,12 +118,14 @@ class Batch:
 
     `upserts`: tables that each hold the key columns and exactly the columns to write (a row's other columns stay untouched; a
     key stands in at most one of them). `deletes`: key columns. `cursor`: the cursor of the read that this was decided on; a
-    conditional connector refuses with Conflict if its data moved since, and writes nothing.
+    conditional connector refuses with Conflict if its data moved since, and writes nothing. `token`: the probe's token
+    before that read, or after our own last write.
     """
 
     upserts: tuple[pa.Table, ...]
     deletes: pa.Table
     cursor: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,14 @@ class Applied:
     """How many rows were written and how many keys are gone (counting those that already were).
 
     `cursor`: of a conditional connector, the state that our own write left behind, so that a further batch decided on the
-    same read does not conflict with it. None otherwise.
+    same read does not conflict with it. None otherwise. `token`: what `probe` says after our write, given only if nobody
+    else wrote since `Batch.token`; with it, our own write does not look like news.
     """
 
     written: int
     deleted: int
     cursor: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True)

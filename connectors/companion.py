@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Node, Probe
+from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Node, Probe, no_keys
 
 
 class CompanionConnector(Connector):
@@ -38,7 +38,7 @@ class CompanionConnector(Connector):
         self.side.prepare()
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
-        main_since, side_since = json.loads(since) if since else (None, None)
+        main_since, side_since = _parts(since)
         kept = self.side.changes(None)
         found = self.main.changes(main_since, sweep=sweep)
         if side_since is not None and kept.cursor != side_since:
@@ -61,19 +61,26 @@ class CompanionConnector(Connector):
         return self._joined(self.main.fetch(keys), self.side.changes(None))
 
     def apply(self, batch: Batch) -> Applied:
-        """The companion first: if the system then refuses, the companion holds a value for a row that is tried again."""
-        self.side.apply(
-            Batch(
-                tuple(part for rows in batch.upserts if (part := self._part(rows, self.lacking)) is not None),
-                batch.deletes,
-            )
-        )
+        """The companion first: if the system then fails, the companion holds a value for a row that is tried again.
+
+        A system that refuses writes decided on an older read is asked before, with an empty batch, so that its Conflict leaves
+        the companion as it was.
+        """
+        main_since, side_since = _parts(batch.cursor)
+        main_token, side_token = _parts(batch.token)
+        conditional = self.main.capabilities.conditional and main_since is not None
+        if conditional:
+            main_since = self.main.apply(Batch((), no_keys(self.node), main_since)).cursor
+        parts = tuple(part for rows in batch.upserts if (part := self._part(rows, self.lacking)) is not None)
+        side = self.side.apply(Batch(parts, batch.deletes, side_since if conditional else None, side_token))
         own = [name for name in self.node.fields if name not in self.lacking and name not in self.keys]
         main = tuple(
             part if (part := self._part(rows, own)) is not None else rows.select(self.keys) for rows in batch.upserts
         )
-        since = json.loads(batch.cursor)[0] if batch.cursor else None
-        return self.main.apply(Batch(main, batch.deletes, since))
+        applied = self.main.apply(Batch(main, batch.deletes, main_since, main_token))
+        cursor = None if applied.cursor is None else json.dumps([applied.cursor, side.cursor])
+        alone = applied.token is not None and side.token is not None
+        return replace(applied, cursor=cursor, token=json.dumps([applied.token, side.token]) if alone else None)
 
     def notify(self, returns: pa.Table) -> None:
         self.main.notify(returns)
@@ -95,3 +102,12 @@ class CompanionConnector(Connector):
             for name in self.lacking:
                 whole = whole.append_column(name, pa.nulls(rows.num_rows, self.node.schema.field(name).type))
         return replace(found, rows=whole.select(self.node.schema.names).cast(self.node.schema))
+
+
+def _parts(cursor: str | None) -> tuple[str | None, str | None]:
+    """The system's cursor and the companion's; what is no cursor of ours means: from the beginning."""
+    try:
+        held = json.loads(cursor or "null")
+    except ValueError:
+        return None, None
+    return (held[0], held[1]) if isinstance(held, list) and len(held) == 2 else (None, None)

@@ -166,6 +166,7 @@ class HostedConnector(Connector):
         gone = key_column(batch.deletes, self.node.dataset).to_pylist()
         with self._writing() as connection:
             position = self._locked(connection)
+            alone = str(position) in (batch.cursor, batch.token)
             if batch.cursor is not None and batch.cursor != str(position):
                 raise Conflict(
                     "hosted records changed since they were read",
@@ -178,7 +179,7 @@ class HostedConnector(Connector):
             if self._store(connection, wanted, gone, position.seq + 1):
                 position = Position(position.epoch, position.seq + 1)
                 connection.execute(update(nodes).where(self._mine(nodes)).values(seq=position.seq))
-        return Applied(len(wanted), len(gone), str(position))
+        return Applied(len(wanted), len(gone), str(position), str(position) if alone else None)
 
     def edit(self, raw: pa.Table) -> pa.Table:
         """Write rows that people typed (columns named after fields; only those are touched). The rejects, with reasons."""

@@ -107,13 +107,19 @@ class MemoryConnector(Connector):
     def apply(self, batch: Batch) -> Applied:
         if batch.cursor is not None and int(batch.cursor) != self.store.clock:
             raise Conflict("the store changed since it was read", "读取后数据已变化", region=str(self.node.region))
+        alone = batch.token == str(self.store.clock)
         for rows in batch.upserts:
             for key, values in zip(key_column(rows, self.node.dataset).to_pylist(), rows.to_pylist()):
                 self.store.put(key, values)
         gone = key_column(batch.deletes, self.node.dataset).to_pylist()
         for key in gone:
             self.store.drop(key)
-        return Applied(sum(rows.num_rows for rows in batch.upserts), len(gone), str(self.store.clock))
+        return Applied(
+            sum(rows.num_rows for rows in batch.upserts),
+            len(gone),
+            str(self.store.clock),
+            str(self.store.clock) if alone else None,
+        )
 
     def notify(self, returns: pa.Table) -> None:
         self.store.returns = returns.to_pylist()

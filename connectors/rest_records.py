@@ -31,6 +31,13 @@ class Shape:
     def key_of(self, record: Any) -> Key:
         """The key as the API writes it; a bare value is a key of one column."""
         if not isinstance(record, Mapping):
+            if len(self.node.dataset.key) > 1:
+                raise SchemaMismatch(
+                    f"a bare value cannot be a key of {len(self.node.dataset.key)} columns",
+                    f"主键有 {len(self.node.dataset.key)} 列，不能以单个值列出",
+                    todo="接口须列出含各主键列的记录，否则删去 keys / let the API list records with the key's columns, or remove `keys`",
+                    key=str(record),
+                )
             return (self._text(self.node.dataset.key[0], record),)
         return tuple(self._text(name, dig(record, self.paths[name])) for name in self.node.dataset.key)
 

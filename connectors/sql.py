@@ -48,6 +48,7 @@ from connectors.base import (
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Database, open_database
 from connectors.sql_errors import driver_errors
+from connectors.sql_sqlite import STAMPED
 from connectors.sql_values import column_type, for_driver, joined
 from federation.errors import SchemaMismatch
 
@@ -99,8 +100,11 @@ class SqlConnector(Connector):
 
     def probe(self) -> Probe:
         with self._reading() as connection:
-            count = connection.execute(select(func.count()).select_from(self._table(connection))).scalar_one()
-            token, detail = self._token(connection)
+            return self._probed(connection)
+
+    def _probed(self, connection: Connection) -> Probe:
+        count = connection.execute(select(func.count()).select_from(self._table(connection))).scalar_one()
+        token, detail = self._token(connection)
         return Probe(None if token is None else f"{count}:{token}", f"{count} rows{detail}")
 
     def prepare(self) -> None:
@@ -149,12 +153,21 @@ class SqlConnector(Connector):
         tables = [rows for rows in batch.upserts if rows.num_rows]
         if tables or batch.deletes.num_rows:
             with self._errors(), self._database.writing() as connection:
+                alone = self._alone(connection, batch)
                 target = self._target(connection)
                 for rows in tables:
                     sql_write.upsert(self._database, connection, target, rows)
                 if batch.deletes.num_rows:
                     sql_write.remove(self._database, connection, target, batch.deletes)
-        return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows)
+                token = self._probed(connection).token if alone else None
+        else:
+            token = None
+        return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows, None, token)
+
+    def _alone(self, connection: Connection, batch: Batch) -> bool:
+        """Whether nobody wrote since the batch's read, and nobody can until our transaction ends."""
+        exclusive = self._database.excludes_writers and batch.token is not None and STAMPED not in batch.token
+        return exclusive and self._probed(connection).token == batch.token
 
     # --- the table
 

@@ -47,6 +47,9 @@ PARAMETERS_AT_ONCE = 5_000
 class Database:
     """One database, by the common path. Raises the driver's own errors (`driver_errors` translates)."""
 
+    excludes_writers = False
+    """Whether a writing transaction keeps all others from writing until it ends."""
+
     fast_into_empty = False
     """Whether loading straight into an empty table is the faster way."""
 

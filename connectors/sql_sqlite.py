@@ -45,6 +45,8 @@ HASHED_ROWS = 20_000
 class Sqlite(Database):
     """A file. Connecting costs next to nothing, so none is kept. Moments are kept as local text, as people's programs do."""
 
+    excludes_writers = True
+
     def _engine(self, url: URL) -> Engine:
         self.path = Path(url.database or "")
         engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
@@ -124,7 +126,7 @@ class Sqlite(Database):
         rows = select(*(self.plain(column) for column in table.c))
         rows = rows if condition is None else rows.where(condition)
         if connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one() > HASHED_ROWS:
-            return self._file_stamp()
+            return f"{STAMPED}{self._file_stamp()}"
         total = 0
         for row in connection.execute(rows):
             digest = hashlib.blake2b(repr(tuple(row)).encode("utf-8", "replace"), digest_size=16).digest()
@@ -181,3 +183,7 @@ def _suited(values: pa.ChunkedArray, timezone: str) -> list[Any]:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return list(values.to_pylist())
     return list(as_text(values, timezone).to_pylist())
+
+
+STAMPED = "file:"
+"""Begins a token that is made of the file's stamps: it says nothing of a transaction before its commit."""

@@ -130,8 +130,11 @@ class WorkbookConnector(Connector):
                 )
             header = header_of(document.grid, self.node)
             edit = _edit_of(self.node, document.grid, header, batch)
-            self._replace(self._form.edited(document, header, edit), document)
-        return Applied(sum(rows.num_rows for rows in batch.upserts), batch.deletes.num_rows)
+            content = self._form.edited(document, header, edit)
+            self._replace(content, document)
+            left = document if content is None else self._form.opened(content)
+        token = self._form.token(left.content) if batch.cursor is not None else None
+        return Applied(sum(rows.num_rows for rows in batch.upserts), batch.deletes.num_rows, left.cursor, token)
 
     def notify(self, returns: pa.Table) -> None:
         """Show the returns (sheet 退回待改, or a csv of that name beside a csv). Writes nothing if they are shown already."""

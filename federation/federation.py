@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,9 +36,9 @@ ROUNDS = 12
 
 @dataclass(frozen=True)
 class News:
-    """Nodes of one dataset that may hold something new, by level, and those that could not be asked."""
+    """Which parents have a link with news at either end: level → codes; and the nodes that could not be asked: code → why."""
 
-    changed: dict[str, list[str]]
+    parents: dict[str, list[str]]
     unreachable: dict[str, str]
 
 
@@ -81,52 +81,49 @@ class Federation:
         """Ask every node cheaply whether it may have changed since its links last settled."""
         contract = self.config.dataset(dataset)
         states = self.services.links.all(dataset)
-        nodes = [(level, region.code) for level in contract.levels for region in self.config.tree.at(level)]
+        asked = {item.link_id for item in self.services.quarantine.open_items(dataset=dataset, state="replay")}
+        links = list(self.config.all_links(dataset))
+        awake = {link.id for link in links if self._must_run(contract, link, states) or link.id in asked}
+        quiet = [link for link in links if link.id not in awake and self._may_run(states.get(link.id))]
+        codes = sorted({region.code for link in quiet for region in (link.upper, link.lower)})
         with ThreadPoolExecutor(workers) as pool:
-            answers = list(pool.map(lambda node: self._changed(contract, states, *node), nodes))
-        changed: dict[str, list[str]] = {level: [] for level in contract.levels}
-        unreachable: dict[str, str] = {}
-        for (level, code), answer in zip(nodes, answers):
-            if isinstance(answer, FedsyncError):
-                unreachable[code] = str(answer)
-            elif answer:
-                changed[level].append(code)
-        return News(changed, unreachable)
+            tokens = dict(zip(codes, pool.map(lambda code: self._token(dataset, code), codes)))
+        for link in quiet:
+            state = states[link.id]
+            if tokens[link.upper.code] != state.upper_token or tokens[link.lower.code] != state.lower_token:
+                awake.add(link.id)
+        parents: dict[str, set[str]] = {upper: set() for upper, _ in contract.hops}
+        for link in links:
+            if link.id in awake:
+                parents[link.upper.level].add(link.upper.code)
+        unreachable = {code: str(token) for code, token in tokens.items() if isinstance(token, FedsyncError)}
+        return News({level: sorted(found) for level, found in parents.items()}, unreachable)
 
-    def _changed(self, contract: Dataset, states: dict[str, LinkState], level: str, code: str) -> bool | FedsyncError:
-        mine = [states.get(link.id) for link in self.links_of(contract.name, code)]
-        if any(
-            state is None or state.state in ("new", "failed") or (state.state == "held" and state.released)
-            for state in mine
-        ):
-            return True
-        if self._due(contract, mine) or self._replay_asked(contract.name, code):
-            return True
+    def _must_run(self, contract: Dataset, link: Link, states: dict[str, LinkState]) -> bool:
+        """Whether a link needs no probe to be due: failed, released, never compared for too long, or new.
+
+        A new link waits for the chain above it unless records originate at one of its ends: what arrives will wake it.
+        """
+        state = states.get(link.id)
+        if state is None or state.state == "new":
+            above = states.get(f"{contract.name}/{link.upper.code}")
+            originates = {link.upper.level, link.lower.level} & set(contract.originates)
+            return bool(originates) or (above is not None and above.state == "ok")
+        if state.state == "held":
+            return state.released
+        late = (self.services.ledger.clock() - state.last_full).total_seconds() if state.last_full else 0.0
+        return state.state == "failed" or late >= contract.full_every * 60
+
+    def _may_run(self, state: LinkState | None) -> bool:
+        return state is not None and state.state == "ok"
+
+    def _token(self, dataset: str, code: str) -> str | FedsyncError:
+        """A node's probe token; one that differs from all if it cannot tell; the error if it does not answer."""
         try:
-            with self.node(contract.name, code) as connector:
-                token = connector.probe().token
+            with self.node(dataset, code) as connector:
+                return connector.probe().token or f"unknown {uuid.uuid4().hex}"
         except FedsyncError as error:
             return error
-        if token is None:
-            return True
-        return any(
-            (state.upper_token if state.upper == code else state.lower_token) != token
-            for state in mine
-            if state and state.state != "held"
-        )
-
-    def _due(self, contract: Dataset, states: Iterable[LinkState | None]) -> bool:
-        now = self.services.ledger.clock()
-        return any(
-            s is not None
-            and s.last_full is not None
-            and (now - s.last_full).total_seconds() >= contract.full_every * 60
-            for s in states
-            if s and s.state == "ok"
-        )
-
-    def _replay_asked(self, dataset: str, code: str) -> bool:
-        return bool(self.services.quarantine.open_items(dataset=dataset, origin=code, state="replay"))
 
     def links_of(self, dataset: str, region: str) -> list[Link]:
         """The links that end at a region: the one to its parent, and those to its children."""
@@ -176,20 +173,24 @@ class Federation:
         outcomes: list[Outcome] = []
         errors: dict[str, FedsyncError] = {}
         with self.node(dataset, upper) as above:
-            shared_cursor: str | None = None
+            shared: tuple[str | None, str | None] = (None, None)
+            passed = [reading.token] if reading is not None and reading.token is not None else []
             for lower in lowers:
                 link = self.config.link(dataset, lower)
                 try:
                     with self.node(dataset, lower) as below:
-                        ends = Ends(above, below, shared_cursor)
+                        ends = Ends(above, below, *shared)
                         outcome = LinkRun(self.services, link, ends, force_full=force_full).run(reading)
-                        shared_cursor = ends.upper_cursor
+                        shared = (ends.upper_cursor, ends.upper_token)
+                        passed += [ends.upper_token] if ends.upper_token is not None else []
                 except FedsyncError as error:
                     errors[link.id] = error.at(link=link.id)
                     outcome = Outcome.nothing("", link.id, upper, lower, error=str(error))
                 outcomes.append(outcome)
                 if progress:
                     progress(outcome)
+        if shared[1] is not None:
+            self.services.links.advance_upper(dataset, upper, lowers, passed, *shared)
         return outcomes, errors
 
     def sync_parent(

@@ -57,11 +57,16 @@ class Services:
 
 @dataclass
 class Ends:
-    """The two open connectors of a link. `upper_cursor`: the state of a conditional upper end after our own last write."""
+    """The two open connectors of a link.
+
+    `upper_cursor`: the state of a conditional upper end after our own last write. `upper_token`: its probe token then, if
+    nobody else wrote since it was read.
+    """
 
     upper: Connector
     lower: Connector
     upper_cursor: str | None = None
+    upper_token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,20 @@ class _Round:
     meanings: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Position:
+    """How far an end was read, and its probe token then."""
+
+    cursor: str | None
+    token: str | None
+
+    def after(self, applied: Applied | None) -> _Position:
+        """Where the end stands after our write, if nobody else wrote since; a cursor that does not count writes stays."""
+        if applied is None or applied.token is None:
+            return self
+        return _Position(applied.cursor or self.cursor, applied.token)
+
+
 class LinkRun:
     """Runs one link once. `reading`: what was read of the parent for all its children; None: this run reads it itself."""
 
@@ -90,6 +109,7 @@ class LinkRun:
         self.gate = services.gates[self.dataset.name]
         self.force_full = force_full
         self.run_id = uuid.uuid4().hex
+        self._trusts_tokens = True
 
     def run(self, reading: Reading | None = None) -> Outcome:
         """Sync the link. Raises LinkHeld, LeaseHeld, and whatever a connector raises; each names the link."""
@@ -110,7 +130,8 @@ class LinkRun:
             except Conflict:
                 if attempt + 1 == ATTEMPTS:
                     raise
-                reading, self.ends.upper_cursor = None, None
+                reading, self.ends.upper_cursor, self.ends.upper_token = None, None, None
+                self._trusts_tokens = False
         raise AssertionError("unreachable")
 
     def _once(self, lease: Lease, state: LinkState, reading: Reading | None) -> Outcome:
@@ -120,8 +141,8 @@ class LinkRun:
             return self._quiet(lease, state)
         check_guards(self.link, found.ends, found.agreed, released=state.released)
         check_share(self.link, self.gate, found.down, found.up, released=state.released)
-        self._apply(found)
-        return self._settle(lease, state, found, full)
+        positions = self._apply(found)
+        return self._settle(lease, state, found, full, positions)
 
     def identity(self) -> str:
         """The checkpoint's identity: contract, gate and scope of both ends. Another one forces a full merge."""
@@ -173,7 +194,8 @@ class LinkRun:
     def _read_end(
         self, end: Connector, state: LinkState, full: bool, again: set[str], cursor: str | None, token: str | None
     ) -> Reading:
-        if not full and not again and state.state == "ok" and token is not None and end.probe().token == token:
+        quiet = self._trusts_tokens and not full and not again and state.state == "ok" and token is not None
+        if quiet and end.probe().token == token:
             return nothing_read(end, cursor, token)
         return read_node(end, None if full else cursor, sweep=full, again=again)
 
@@ -217,20 +239,21 @@ class LinkRun:
         ]
         return hashlib.sha256(json.dumps(specs).encode()).hexdigest()[:16]
 
-    def _apply(self, found: _Round) -> None:
-        """Up first: a record that is retracted below must have handed over its people's last edits."""
-        up = batch_of(
-            found.up.delivery,
-            self.link.contract,
-            self.ends.upper_cursor or found.upper.cursor,
-            pa.array([], pa.string()),
-        )
-        applied = self._write(self.ends.upper, up)
-        if applied is not None and applied.cursor is not None:
-            self.ends.upper_cursor = applied.cursor
-        self._write(
-            self.ends.lower, batch_of(found.down.delivery, self.link.contract, found.lower.cursor, found.up.blocked)
-        )
+    def _apply(self, found: _Round) -> tuple[_Position, _Position]:
+        """Up first: a record that is retracted below must have handed over its people's last edits.
+
+        Returns where both ends stand after our writes; where somebody else may have written as well, where they stood before.
+        """
+        contract, ends, nothing = self.link.contract, self.ends, pa.array([], pa.string())
+        upper = _Position(ends.upper_cursor or found.upper.cursor, ends.upper_token or found.upper.token)
+        up = batch_of(found.up.delivery, contract, upper.cursor, nothing)
+        applied = self._write(ends.upper, replace(up, token=upper.token))
+        if applied is not None:
+            ends.upper_cursor = applied.cursor or ends.upper_cursor
+            ends.upper_token = applied.token or ends.upper_token
+        lower = _Position(found.lower.cursor, found.lower.token)
+        down = batch_of(found.down.delivery, contract, lower.cursor, found.up.blocked)
+        return upper.after(applied), lower.after(self._write(ends.lower, replace(down, token=lower.token)))
 
     def _write(self, end: Connector, batch: Batch) -> Applied | None:
         rows, keys = sum(part.num_rows for part in batch.upserts), batch.deletes.num_rows
@@ -247,7 +270,9 @@ class LinkRun:
             )
         return applied
 
-    def _settle(self, lease: Lease, state: LinkState, found: _Round, full: bool) -> Outcome:
+    def _settle(
+        self, lease: Lease, state: LinkState, found: _Round, full: bool, positions: tuple[_Position, _Position]
+    ) -> Outcome:
         services, now = self.services, self.services.ledger.clock()
         accounts = self._accounts(found)
         change = advance(found.plan, found.down.blocked, found.up.blocked)
@@ -261,10 +286,10 @@ class LinkRun:
                 lease,
                 identity=self.identity(),
                 baseline=manifest.dump(),
-                upper_cursor=found.upper.cursor,
-                lower_cursor=found.lower.cursor,
-                upper_token=found.upper.token,
-                lower_token=found.lower.token,
+                upper_cursor=positions[0].cursor,
+                lower_cursor=positions[1].cursor,
+                upper_token=positions[0].token,
+                lower_token=positions[1].token,
                 state="ok",
                 reason_zh=None,
                 reason_en=None,

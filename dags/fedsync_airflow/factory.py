@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, Param, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from fedsync_plugin import RegionAt
 
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
 def build_dags(config: Config) -> Iterator[DAG]:
     """All DAGs of a federation. Touches no system and no secret."""
     for dataset in config.datasets.values():
-        yield sweep_dag(dataset)
+        yield sweep_dag(config, dataset)
         for upper, lower in dataset.hops:
             yield hop_dag(dataset, upper, lower)
     yield replay_dag()
@@ -79,6 +79,8 @@ def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
             synced >> _announce_below(dataset, lower, work) >> done
         if dataset.upper_of(upper) is not None:
             synced >> _announce_above(dataset, upper, work) >> done
+        if len(dataset.levels) == 2:
+            synced >> _tidy(work) >> done
     return dag
 
 
@@ -88,6 +90,7 @@ def _announce_below(dataset: Dataset, lower: str, work: Any) -> Any:
     @task(outlets=[asset], trigger_rule="all_done")
     def announce_below(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
         """唤醒有新数据的下级 / wake the children that hold something new."""
+        tasks.tidy(work or [])
         below, _ = tasks.news_of(work or [])
         if not below:
             raise AirflowSkipException("no news below")
@@ -102,6 +105,7 @@ def _announce_above(dataset: Dataset, upper: str, work: Any) -> Any:
     @task(outlets=[asset], trigger_rule="all_done")
     def announce_above(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
         """上级有新数据时唤醒再上一级 / wake the hop above if the parent holds something new."""
+        tasks.tidy(work or [])
         _, above = tasks.news_of(work or [])
         if not above:
             raise AirflowSkipException("no news above")
@@ -110,14 +114,23 @@ def _announce_above(dataset: Dataset, upper: str, work: Any) -> Any:
     return announce_above(work)
 
 
-def sweep_dag(dataset: Dataset) -> DAG:
-    """Looks for changed nodes on the dataset's schedule and wakes the hops at both of their sides."""
+def _tidy(work: Any) -> Any:
+    @task(trigger_rule="all_done")
+    def tidy(work: list[tasks.Work] | None = None) -> None:
+        """清除暂存数据 / throw away what was staged; where there is somebody to announce to, announcing does it."""
+        tasks.tidy(work or [])
+
+    return tidy(work)
+
+
+def sweep_dag(config: Config, dataset: Dataset) -> DAG:
+    """Looks for changed nodes on the dataset's schedule and wakes the hop of each link that may have news at either end."""
     with DAG(
         f"{dataset.name}__sweep",
         dag_display_name=f"{dataset.label} 巡查",
         description=f"{dataset.name}: which nodes hold news?",
         doc_md=sweep_doc(dataset),
-        schedule=dataset.schedule,
+        schedule=CronTriggerTimetable(dataset.schedule, timezone=config.spec.timezone),
         tags=["fedsync", dataset.name, "sweep"],
         default_args=DEFAULTS,
         catchup=False,
@@ -133,9 +146,8 @@ def sweep_dag(dataset: Dataset) -> DAG:
             return [f"wake__{name}" for name in wake]
 
         probed = probe()
-        for upper, lower in dataset.hops:
-            for level, direction in ((upper, "from_above"), (lower, "from_below")):
-                probed >> _wake(arrivals(dataset, level, direction), f"{level}__{direction}")
+        for upper, _ in dataset.hops:
+            probed >> _wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
+from urllib.parse import unquote, urlsplit
 
 from federation.errors import DeclarationError, FedsyncError
 from fedsync_airflow.names import declaration
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedsync")
 BATCH = 16
 """Children per mapped task: enough to share a process's start, few enough to spread over workers."""
+
+
+KEPT = 24 * 3600
+"""Seconds that a run's folder is kept, so that an operator may clear and run its announcements again."""
 
 
 class Work(TypedDict):
@@ -47,14 +54,20 @@ def opened() -> Iterator[Federation]:
 
 
 def connection_uri(name: str) -> str | None:
-    """The URI of an Airflow connection; None if there is none."""
+    """The URI of an Airflow connection, from the environment or Airflow's secrets backends; None if there is none."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from federation.secrets import from_environment
+
+    given = from_environment(name)  # as written: Airflow takes a URI apart and quotes its path when it puts it together
+    if given is not None:
+        return given
     try:
-        return Connection.get(name).get_uri()
+        split = urlsplit(Connection.get(name).get_uri())
     except AirflowNotFoundException:
         return None
+    return f"{split.scheme}://{split.netloc}{unquote(split.path)}" + (f"?{split.query}" if split.query else "")
 
 
 def partition_of(key: str | None, level: str) -> str:
@@ -114,9 +127,11 @@ def sync(dataset: str, work: Work) -> None:
     from federation.reading import Reading
 
     folder = Path(work["folder"])
+    # A run that was cleared after its end has no reading any more: each link then reads the parent itself.
+    reading = Reading.load(folder) if (folder / "about.json").exists() else None
     news: dict[str, Any] = {"below": [], "above": False}
     with opened() as federation:
-        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], Reading.load(folder))
+        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading)
     for outcome in outcomes:
         if outcome.error is None:
             log.info(
@@ -152,27 +167,41 @@ def news_of(work: list[Work]) -> tuple[list[str], bool]:
     return sorted(below), above
 
 
+def tidy(work: list[Work]) -> None:
+    """Throw away the staged records, which may be personal; the news beside them are region codes and stay for a day."""
+    if not work:
+        return
+    folder = Path(work[0]["folder"])
+    (folder / "about.json").unlink(missing_ok=True)
+    for path in folder.glob("*.parquet"):
+        path.unlink(missing_ok=True)
+
+
+def purge(staging: Path, older_than: float = KEPT) -> None:
+    """Remove the folders of runs that ended, or died, longer ago than `older_than` seconds."""
+    limit = time.time() - older_than
+    for folder in staging.iterdir() if staging.is_dir() else ():
+        if folder.stat().st_mtime < limit:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def sweep(dataset: str) -> dict[str, list[str]]:
     """Probe every node cheaply: asset name → codes of the regions to wake."""
     with opened() as federation:
-        contract = federation.config.dataset(dataset)
+        purge(federation.config.state / "staging")
         news = federation.sweep(dataset)
     for code, reason in news.unreachable.items():
         log.warning("cannot reach %s: %s", code, reason)
-    wake: dict[str, list[str]] = {}
-    for level, codes in news.changed.items():
-        log.info("%s: %d node(s) may hold news", level, len(codes))
-        for direction, neighbour in (
-            ("from_above", contract.lower_of(level)),
-            ("from_below", contract.upper_of(level)),
-        ):
-            if codes and neighbour is not None:
-                wake[f"{level}__{direction}"] = codes
+    wake = {f"{level}__from_above": codes for level, codes in news.parents.items() if codes}
+    for name, codes in wake.items():
+        log.info("%s: waking %d region(s)", name, len(codes))
     return wake
 
 
 def replay(item: str, actor: str) -> None:
-    """Ask that a quarantined record be read and judged anew."""
+    """Ask that a quarantined record be read and judged anew. Raises FedsyncError if `item` names none: empty would be any."""
+    if not item.strip():
+        raise FedsyncError("no quarantine id was given", "未填写隔离编号", todo="fedsync quarantine list")
     with opened() as federation:
         quarantine = federation.services.quarantine
         quarantine.replay(quarantine.find(item), actor)

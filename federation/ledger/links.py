@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -144,6 +145,21 @@ class Links:
         with self.ledger.transaction() as connection:
             failed = update(table).where(table.c.link_id == link_id, table.c.holder.is_(None), table.c.state != "held")
             connection.execute(failed.values(state="failed", reason_zh=error.zh, reason_en=str(error), last_run=now))
+
+    def advance_upper(
+        self,
+        dataset: str,
+        upper: str,
+        lowers: Sequence[str],
+        before: Collection[str],
+        cursor: str | None,
+        token: str | None,
+    ) -> None:
+        """Move on the siblings that settled at a token in `before`, ere our own writes to their parent led to `token`."""
+        mine = (table.c.dataset == dataset) & (table.c.upper == upper) & table.c.lower.in_(lowers)
+        values = {"upper_token": token, **({"upper_cursor": cursor} if cursor is not None else {})}
+        with self.ledger.transaction() as connection:
+            connection.execute(update(table).where(mine, table.c.upper_token.in_(before)).values(**values))
 
     def release(self, link_id: str, actor: str) -> None:
         """Let a held link's next run pass its guards once."""

@@ -62,6 +62,10 @@ def test_a_hop_announces_only_where_another_hop_listens(dags: dict[str, Any]) ->
     assert outlets("work_order__city_street") == set()
 
 
+def test_a_sweep_keeps_the_federations_own_time(dags: dict[str, Any]) -> None:
+    assert str(dags["resident__sweep"].timetable.timezone) == "Asia/Shanghai"
+
+
 def test_no_task_announces_two_assets(dags: dict[str, Any]) -> None:
     for dag in dags.values():
         assert all(len(task.outlets) <= 1 for task in dag.tasks), dag.dag_id

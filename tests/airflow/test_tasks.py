@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import Connection
 from fedsync_airflow import tasks
 from fedsync_airflow.retry import POLICY
 
@@ -146,6 +148,51 @@ def test_a_run_without_a_region_of_the_hops_upper_level_says_what_to_give(declar
     with pytest.raises(DeclarationError) as raised:
         tasks.partition_of(key, "street")
     assert raised.value.todo
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////srv/city/a.db", "https://host:18345/api/v1", "postgresql+psycopg://u:p%40@h/d"]
+)
+def test_a_connections_uri_reaches_the_driver_as_it_was_written(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CITY", uri)
+    assert tasks.connection_uri("city") == uri
+    monkeypatch.delenv("AIRFLOW_CONN_CITY")
+    monkeypatch.setattr(Connection, "get", classmethod(lambda cls, name: cls.from_uri(uri, name)))
+    assert tasks.connection_uri("city") == uri
+
+
+def test_no_staged_record_outlives_its_run_and_a_cleared_sync_can_still_run(hands: Hands) -> None:
+    hands.settle()
+    hands.resident("R1", E11)
+    work = tasks.collect("resident", CITY)
+    tasks.sync("resident", work[0])
+    tasks.tidy(work)
+    assert list((hands.federation.config.state / "staging").rglob("*.parquet")) == []
+    assert tasks.news_of(work) == ([EAST], False)
+    hands.put(CITY, "R1", name="王芳")
+    tasks.sync("resident", work[0])
+    assert hands.get(EAST, "R1")["name"] == "王芳"
+
+
+def test_what_a_dead_run_left_behind_is_removed_by_a_later_sweep(hands: Hands) -> None:
+    hands.settle()
+    work = tasks.collect("resident", CITY)
+    folder = Path(work[0]["folder"])
+    tasks.sweep("resident")
+    assert folder.exists()
+    os.utime(folder, (1, 1))
+    tasks.sweep("resident")
+    assert not folder.exists()
+
+
+def test_a_replay_without_an_id_replays_nothing(hands: Hands) -> None:
+    hands.resident("R1", E11)
+    hands.settle()
+    hands.put(E11, "R1", phone="1380000")
+    hands.federation.cascade("resident")
+    with pytest.raises(FedsyncError, match="no quarantine id"):
+        tasks.replay(" ", "tester")
+    assert [item.state for item in hands.federation.services.quarantine.open_items()] == ["open"]
 
 
 def test_a_region_of_the_hops_upper_level_is_taken(declaration: Path) -> None:

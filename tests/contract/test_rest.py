@@ -19,7 +19,6 @@ from tests.contract.suite import ConnectorContract, Row, on
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = {"keys": {"parameters": {"only": "keys"}, "records": "records"}}
-BARE_KEYS = pytest.mark.xfail(strict=True, raises=IndexError, reason="the connector takes a bare value for a whole key")
 
 
 class RestPlatform(ConnectorContract):
@@ -84,7 +83,6 @@ class TestRestSince(RestPlatform):
         return super().connector()
 
     @on(COMPOSITE)
-    @BARE_KEYS
     def test_bare_values_that_cannot_be_keys_are_a_mismatch(self) -> None:
         self.options = {**self.options, **KEYS}  # type: ignore[misc]
         self.people_write([visit("A", 1)])

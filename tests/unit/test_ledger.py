@@ -240,8 +240,9 @@ def test_an_unknown_quarantine_id_is_a_clear_error(small: Small) -> None:
 
 
 def test_the_same_ledger_works_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = postgres_url()
     engine = create_engine(
-        postgres_url.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
+        server.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
     )
     with engine.connect() as connection:
         connection.execute(text("DROP DATABASE IF EXISTS fedsync_ledger_test"))
@@ -250,9 +251,11 @@ def test_the_same_ledger_works_on_postgresql(tmp_path: Path, monkeypatch: pytest
     small = Small(tmp_path)
     assert isinstance(small.federation.services.ledger, Ledger)
     small.resident("R1")
-    small.put(E11, "R1", phone="1")
-    small.federation.cascade("resident")
+    small.cascade()
     assert small.holders("R1") == {CITY, EAST, EAST_1, E11}
+    small.put(E11, "R1", phone="1")
+    small.cascade()
+    assert [item.key for item in small.federation.services.quarantine.open_items()] == ["R1"]
     small.put(E11, "R1", phone="13922222222")
     small.cascade()
     assert (small.get(CITY, "R1") or {})["phone"] == "13922222222"
