@@ -24,7 +24,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
-    literal,
+    literal_column,
     or_,
     select,
     type_coerce,
@@ -119,7 +119,9 @@ class Sqlite(Database):
         return cast(self.plain(left), Text) == cast(self.plain(right), Text)
 
     def now(self, column: Column[Any], timezone: str) -> Any:
-        return literal(local_text(datetime.now(UTC), timezone), NullType())
+        return literal_column(
+            f"'{local_text(datetime.now(UTC), timezone)}'"
+        )  # as a parameter it would be taken for the column's type
 
     def checksum(self, connection: Connection, table: Table, condition: Any) -> str | None:
         """A hash of the rows, or of the file's stamps where there are too many."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from connectors.base import Connector
@@ -135,6 +135,7 @@ class Federation:
     def collect(self, dataset: str, upper: str, *, force_full: bool = False) -> Reading | None:
         """Read a parent once for its children, from the cursor that most of them share. None if it is as they know it."""
         states = [self.services.links.state(link) for link in self.config.links(dataset, upper)]
+        fences = {state.link_id: state.fence for state in states}
         with self.node(dataset, upper) as connector:
             new = any(state.last_ok is None for state in states)
             if new:
@@ -147,10 +148,10 @@ class Federation:
             cursor, token = Counter((s.upper_cursor, s.upper_token) for s in states).most_common(1)[0][0]
             settled = all(state.state == "ok" for state in states)
             if not full and settled and token is not None and connector.probe().token == token:
-                return nothing_read(connector, cursor, token)
+                return replace(nothing_read(connector, cursor, token), fences=fences)
             reading = read_node(connector, None if full else cursor, sweep=full)
         self._note_unreadable(dataset, upper, reading)
-        return reading
+        return replace(reading, fences=fences)
 
     def _note_unreadable(self, dataset: str, upper: str, reading: Reading) -> None:
         contract, region = self.config.dataset(dataset), self.config.tree[upper]

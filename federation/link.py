@@ -181,7 +181,7 @@ class LinkRun:
     ) -> Reading:
         """What was read for all children, if it covers this link's cursor; else a read of our own."""
         covers = reading is not None and (reading.complete or (not full and reading.since == state.upper_cursor))
-        if reading is None or not covers:
+        if reading is None or not covers or reading.fences.get(self.link.id) != state.fence:
             return self._read_end(self.ends.upper, state, full, replayed["down"], state.upper_cursor, state.upper_token)
         if replayed["down"] and not reading.complete:
             return refetched(self.ends.upper, reading, pa.array(sorted(replayed["down"]), pa.string()))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +25,8 @@ class Reading:
 
     `complete`: all rows were read, so whatever is not here does not exist. `present`: all keys there are, if they were
     listed. `since`/`cursor`: where the read began and what it covers. `token`: the probe's token, taken before the read.
+    `fences`: of a read that is shared by several links, each link's fencing token before it: a link that somebody else leased
+    since must not use it, for its baseline may know more than this reading.
     """
 
     rows: pa.Table
@@ -36,6 +38,7 @@ class Reading:
     since: str | None
     cursor: str | None
     token: str | None
+    fences: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def anything(self) -> bool:
@@ -73,6 +76,7 @@ class Reading:
             "cursor": self.cursor,
             "token": self.token,
             "present": self.present is not None,
+            "fences": dict(self.fences),
         }
         (folder / "about.json").write_text(json.dumps(about))
 
@@ -84,7 +88,16 @@ class Reading:
         deleted = pq.read_table(folder / "deleted.parquet").column(KEY).combine_chunks()
         present = pq.read_table(folder / "present.parquet").column(KEY).combine_chunks() if about["present"] else None
         return cls(
-            rows, outside, rejects, deleted, present, about["complete"], about["since"], about["cursor"], about["token"]
+            rows,
+            outside,
+            rejects,
+            deleted,
+            present,
+            about["complete"],
+            about["since"],
+            about["cursor"],
+            about["token"],
+            about["fences"],
         )
 
 

@@ -120,7 +120,7 @@ class Story:
     # ── act 3 ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _return(self) -> None:
-        self.orders.edit(self.order, 办理状态="退回", 退回原因="不属本街道管辖，应转东华门街道", 办理人="王主任")
+        self.orders.edit(self.order, 办理状态="退回", 退回原因="不属本街道管辖，应转东华门街道", 承办人="王主任")
 
     def _returned(self) -> Iterator[Check]:
         handling = self.hotline.order(self.order)["handling"]
