@@ -241,9 +241,7 @@ def test_an_unknown_quarantine_id_is_a_clear_error(small: Small) -> None:
 
 def test_the_same_ledger_works_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = postgres_url()
-    engine = create_engine(
-        server.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
-    )
+    engine = create_engine(server.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("DROP DATABASE IF EXISTS fedsync_ledger_test"))
         connection.execute(text("CREATE DATABASE fedsync_ledger_test"))
@@ -264,3 +262,37 @@ def test_the_same_ledger_works_on_postgresql(tmp_path: Path, monkeypatch: pytest
     with engine.connect() as connection:
         connection.execute(text("DROP DATABASE fedsync_ledger_test"))
     engine.dispose()
+
+
+def test_a_reading_that_is_older_than_the_links_last_settlement_deletes_nothing(small: Small) -> None:
+    small.cascade()
+    stale = small.federation.collect("resident", EAST, force_full=True)
+    for number in range(4):
+        small.resident(f"R{number}")
+    small.cascade()
+    outcomes, errors = small.federation.sync_children("resident", EAST, [EAST_1], stale)
+    assert not errors
+    assert not outcomes[0].moved
+    assert small.holders("R1") == {CITY, EAST, EAST_1, E11}
+
+
+def test_after_a_cascade_a_sweep_wakes_nobody_and_after_an_edit_only_the_links_that_see_it(small: Small) -> None:
+    small.resident("R1")
+    small.put(E11, "V1", "visit", community_code=E11, visited_on="2026-01-05", summary="好")
+    small.cascade()
+    small.cascade("visit")
+    for dataset in ("resident", "visit"):
+        assert not any(small.federation.sweep(dataset).parents.values())
+    small.put(E11, "R1", phone="13911111111")
+    assert small.federation.sweep("resident").parents == {"city": [], "district": [], "street": [EAST_1]}
+    small.put(EAST, "R1", name="错误")
+    assert small.federation.sweep("resident").parents == {"city": [CITY], "district": [EAST], "street": [EAST_1]}
+
+
+def test_a_new_link_waits_for_the_chain_above_it_unless_records_originate_at_its_ends(small: Small) -> None:
+    assert small.federation.sweep("resident").parents == {"city": [CITY], "district": [], "street": []}
+    assert list(filter(None, small.federation.sweep("visit").parents.values())) == [
+        [EAST_1, "110101002000", "110102001000"]
+    ]
+    small.federation.sync_parent("resident", CITY)
+    assert small.federation.sweep("resident").parents["district"] == [EAST, "110102000000"]
