@@ -52,6 +52,8 @@ def environment(home: Path, federation: Path, port: int) -> dict[str, str]:
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     own = {f"AIRFLOW__{name}": value for name, value in settings.items()}

@@ -197,6 +197,16 @@ class Story:
             f"{len(after)} 个节点 / nodes" if not changed else "、".join(changed),
         )
 
+        moved = [
+            name for name in self.federation.config.datasets if self.federation.cascade(name, force_full=True).moved
+        ]
+        yield Check(
+            "逐键比对全部链路，也没有任何搬运",
+            "comparing every key on every link moves nothing either",
+            not moved,
+            "、".join(moved) or "0",
+        )
+
     def contents(self) -> dict[str, str]:
         """Each node's digest, by dataset and region."""
         found = {}

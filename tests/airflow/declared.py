@@ -75,4 +75,4 @@ class Hands:
         """Bring the federation to rest, so that a test starts without news."""
         result = self.federation.cascade("resident")
         assert not result.errors, {link: str(error) for link, error in result.errors.items()}
-        assert not any(self.federation.sweep("resident").changed.values())
+        assert not any(self.federation.sweep("resident").parents.values())

@@ -44,7 +44,7 @@ def test_a_sweep_starts_only_the_announcements_that_have_something_to_say(dags: 
     hands.put(E11, "R1", phone="13911111111")
     state, tasks = run(dags["resident__sweep"])
     assert state == "success"
-    assert {name for name, how in tasks.items() if how == "success"} == {"probe", "wake__community__from_below"}
+    assert {name for name, how in tasks.items() if how == "success"} == {"probe", "wake__street__from_above"}
 
 
 def test_a_hop_that_is_started_without_a_partition_key_fails_and_says_what_to_give(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.beijing.airflow_local import free_port, running
+from examples.beijing.airflow_local import running
 from tests.airflow.declared import BRANCH, Hands
 from tests.federations import CITY, E11, EAST, EAST_1, W11, W12, WEST, WEST_1
 
@@ -23,14 +23,12 @@ EXPECTED = {
 
 
 def test_a_sweep_cascades_down_and_up_to_exactly_the_regions_with_news(
-    tmp_path: Path, declaration: Path, hands: Hands, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, declaration: Path, hands: Hands
 ) -> None:
     hands.resident("R1", E11)
     hands.resident("R2", W11)
     hands.resident("R3", W12)
     hands.settle()
-    for name in ("WORKER_LOG_SERVER_PORT", "TRIGGER_LOG_SERVER_PORT"):
-        monkeypatch.setenv(f"AIRFLOW__LOGGING__{name}", str(free_port()))
     with running(tmp_path / "airflow", declaration) as airflow:
         airflow.wait_ready(DAGS)
         assert airflow.import_errors() == []

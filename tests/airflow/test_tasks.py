@@ -52,7 +52,7 @@ def test_an_edit_goes_up_hop_by_hop_and_only_the_parent_is_announced(hands: Hand
     hands.resident("R1", E11)
     hands.settle()
     hands.put(E11, "R1", phone="13911111111")
-    assert tasks.sweep("resident") == {"community__from_below": [E11]}
+    assert tasks.sweep("resident") == {"street__from_above": [EAST_1]}
     assert hop(EAST_1) == ([], True)
     assert hop(EAST) == ([], True)
     assert hop(CITY) == ([], True)
@@ -66,11 +66,11 @@ def test_a_hop_without_news_announces_nothing(hands: Hands) -> None:
     assert tasks.sweep("resident") == {}
 
 
-def test_a_level_between_is_announced_in_both_directions(hands: Hands) -> None:
+def test_an_edit_between_wakes_the_hops_at_both_of_its_sides(hands: Hands) -> None:
     hands.resident("R1", E11)
     hands.settle()
     hands.put(EAST_1, "R1", name="误改")
-    assert tasks.sweep("resident") == {"street__from_above": [EAST_1], "street__from_below": [EAST_1]}
+    assert tasks.sweep("resident") == {"district__from_above": [EAST], "street__from_above": [EAST_1]}
 
 
 def test_a_failing_child_never_stops_its_siblings_and_their_news_are_announced(
