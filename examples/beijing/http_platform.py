@@ -147,12 +147,14 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 class Platform:
-    """One sample platform. A subclass answers requests; `records` is its store, for tests and for seeding."""
+    """One sample platform, on loopback unless `host` says otherwise. A subclass answers requests; `records` is its store, for tests and for seeding."""
 
     name: ClassVar[str]
     token_variable: ClassVar[str]
 
-    def __init__(self, folder: Path, token: str, *, port: int = 0, faults: Faults = Faults()) -> None:
+    def __init__(
+        self, folder: Path, token: str, *, host: str = "127.0.0.1", port: int = 0, faults: Faults = Faults()
+    ) -> None:
         if not token:
             raise ValueError(f"{self.name} needs a token; set {self.token_variable}")
         self.records = Records(folder / f"{self.name}.sqlite")
@@ -162,7 +164,7 @@ class Platform:
         self._broken = 0
         self._lock = threading.Lock()
         try:
-            self._server = _Server(("127.0.0.1", port), self)
+            self._server = _Server((host, port), self)
         except BaseException:
             self.records.close()
             raise

@@ -38,6 +38,7 @@ class Platforms:
 def serving(
     folder: Path,
     *,
+    host: str = "127.0.0.1",
     hotline_port: int = 0,
     street_port: int = 0,
     hotline_token: str | None = None,
@@ -48,9 +49,9 @@ def serving(
     """Run both for the length of a `with`. A token that is not given is made up. Raises OSError if a port is taken."""
     first, second = hotline_token or secrets.token_urlsafe(24), street_token or secrets.token_urlsafe(24)
     with ExitStack() as stack:
-        hotline = Hotline(folder, first, port=hotline_port, faults=hotline_faults)
+        hotline = Hotline(folder, first, host=host, port=hotline_port, faults=hotline_faults)
         stack.enter_context(hotline)
-        street = StreetPlatform(folder, second, port=street_port, faults=street_faults)
+        street = StreetPlatform(folder, second, host=host, port=street_port, faults=street_faults)
         stack.enter_context(street)
         yield Platforms(hotline, street, first, second)
 
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     with serving(
         options.folder,
+        host=options.host,
         hotline_port=options.hotline_port,
         street_port=options.street_port,
         hotline_token=token_from_environment(Hotline),
@@ -80,6 +82,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m examples.beijing.servers", description="样例平台 / sample platforms"
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="数据目录 / folder of their data")
+    parser.add_argument("--host", default="127.0.0.1", help="监听地址 / address to listen at (a container: 0.0.0.0)")
     parser.add_argument("--hotline-port", type=int, default=int(os.environ.get("HOTLINE_PORT", HOTLINE_PORT)))
     parser.add_argument("--street-port", type=int, default=int(os.environ.get("STREET_PORT", STREET_PORT)))
     parser.add_argument("--busy-every", type=int, default=0, help="每 N 次请求返回 429 / every Nth request gets 429")
