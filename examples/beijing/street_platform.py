@@ -31,12 +31,13 @@ class StreetPlatform(Platform):
         folder: Path,
         token: str,
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         faults: Faults = Faults(),
         datasets: tuple[str, ...] = DATASETS,
     ) -> None:
         self.datasets = datasets
-        super().__init__(folder, token, port=port, faults=faults)
+        super().__init__(folder, token, host=host, port=port, faults=faults)
 
     def answer(self, method: str, path: list[str], query: dict[str, str], body: Any) -> Reply:
         match path:
