@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--residents", type=int, default=240, help="居民数 / number of residents")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
         held = _run(options)
