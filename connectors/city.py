@@ -1,4 +1,4 @@
-"""A city: central databases and platforms; large batches, machines that bear load."""
+"""A city: central databases and platforms."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from connectors.level import LevelConnector
 
 
 class CityConnector(LevelConnector):
-    """A city: central databases and platforms; large batches, machines that bear load."""
+    """A city: central databases and platforms."""
 
     level: ClassVar[str] = "city"
-    batch_rows: ClassVar[int] = 200_000
-    requests_per_second: ClassVar[float | None] = None

@@ -11,5 +11,3 @@ class CommunityConnector(LevelConnector):
     """A community or village (社区/村): the workbook that people actually fill in."""
 
     level: ClassVar[str] = "community"
-    batch_rows: ClassVar[int] = 5_000
-    requests_per_second: ClassVar[float | None] = 2.0

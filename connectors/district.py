@@ -11,5 +11,3 @@ class DistrictConnector(LevelConnector):
     """A district: its own databases, often with other column names than the city."""
 
     level: ClassVar[str] = "district"
-    batch_rows: ClassVar[int] = 100_000
-    requests_per_second: ClassVar[float | None] = None

@@ -1,4 +1,4 @@
-"""What is true of a level, whatever technology its systems use: scope, batch size, politeness.
+"""What is true of a level, whatever technology its systems use: its scope.
 
 The scope of a node is its own region. Every read and every write passes this guard: a row whose jurisdiction lies elsewhere is
 set apart when read (`Changes.outside`), and is an error when written, since that would be the engine's own leak.
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Probe
+from federation.canonical import regions_of
 from federation.errors import Permanent
 
 
@@ -25,18 +26,13 @@ class Scope:
 
     def of(self, jurisdiction: pa.ChunkedArray | pa.Array) -> pa.Array:
         """For each jurisdiction, the region at this level; null where it lies above, elsewhere or nowhere."""
-        values = jurisdiction.combine_chunks() if isinstance(jurisdiction, pa.ChunkedArray) else jurisdiction
-        codes = pa.array(list(self.routes), pa.string())
-        regions = pa.array(list(self.routes.values()), pa.string())
-        return pc.take(regions, pc.index_in(values, codes))
+        return regions_of(jurisdiction, self.routes)
 
 
 class LevelConnector(Connector):
-    """Base of the four levels. `batch_rows`: rows written at once. `requests_per_second`: politeness towards its systems."""
+    """Base of the four levels."""
 
     level: ClassVar[str]
-    batch_rows: ClassVar[int] = 50_000
-    requests_per_second: ClassVar[float | None] = None
 
     def __init__(self, inner: Connector, scope: Scope) -> None:
         super().__init__(inner.node)

@@ -41,8 +41,6 @@ from federation.contract import FieldSpec
 Columns = Mapping[str, Column[Any]]
 """Columns of a table by the field that they hold, in the order of a select or of a table to load."""
 
-PARAMETERS_AT_ONCE = 5_000
-
 
 class Database:
     """One database, by the common path. Raises the driver's own errors (`driver_errors` translates)."""

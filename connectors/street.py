@@ -11,5 +11,3 @@ class StreetConnector(LevelConnector):
     """A street or town (街镇): small platforms, shared servers, sometimes only spreadsheets."""
 
     level: ClassVar[str] = "street"
-    batch_rows: ClassVar[int] = 20_000
-    requests_per_second: ClassVar[float | None] = 10.0

@@ -84,7 +84,7 @@ def _fates(
             f"""
             WITH events AS (SELECT key FROM side WHERE state <> 'gone' OR key IN (SELECT key FROM agreed)),
             fated AS (
-                SELECT e.key, d.key IS NULL AS quiet,
+                SELECT e.key,
                     coalesce(action = '{seed}' OR {moves}, false) AS sends, coalesce(action IN ({removals}), false) AS removes,
                     coalesce(raised_by = '{side}' OR {raises}, false) AS proposes
                 FROM events e LEFT JOIN decisions d USING (key)

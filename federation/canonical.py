@@ -340,6 +340,12 @@ def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
     return _milliseconds(pc.coalesce(zoned, pc.cast(local, pa.timestamp("us", "UTC"))))
 
 
+def regions_of(jurisdiction: pa.ChunkedArray | pa.Array, routes: Mapping[str, str]) -> pa.Array:
+    """For each jurisdiction, the region that `RegionTree.routes` sends it to; null where it lies above, elsewhere or nowhere."""
+    codes, regions = pa.array(list(routes), pa.string()), pa.array(list(routes.values()), pa.string())
+    return pc.take(regions, pc.index_in(_flat(jurisdiction), codes))
+
+
 def key_column(rows: pa.Table, dataset: Dataset) -> pa.Array:
     """Each row's key as one text: the value's canonical text, or a JSON array of them if the key is composite."""
     texts = [_key_text(_flat(rows.column(name))) for name in dataset.key]

@@ -5,8 +5,6 @@ The Airflow DAGs call `sweep`, `collect` and `sync_children`; `cascade` does the
 
 from __future__ import annotations
 
-import shutil
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +21,7 @@ from federation.ledger.links import LinkState
 from federation.link import Ends, LinkRun, Services
 from federation.outcome import Outcome
 from federation.proposals import node_faults
-from federation.reading import Reading, nothing_read, read_node
-
-STAGED_FOR = 86_400.0
-"""Seconds that a staged reading is kept."""
+from federation.reading import Reading, read_node
 
 Opener = Callable[[Binding], Connector]
 Progress = Callable[[Outcome], None]
@@ -84,7 +79,7 @@ class Federation:
         asked = {item.link_id for item in self.services.quarantine.open_items(dataset=dataset, state="replay")}
         links = list(self.config.all_links(dataset))
         awake = {link.id for link in links if self._must_run(contract, link, states) or link.id in asked}
-        quiet = [link for link in links if link.id not in awake and self._may_run(states.get(link.id))]
+        quiet = [link for link in links if link.id not in awake and link.id in states and states[link.id].state == "ok"]
         codes = sorted({region.code for link in quiet for region in (link.upper, link.lower)})
         with ThreadPoolExecutor(workers) as pool:
             tokens = dict(zip(codes, pool.map(lambda code: self._token(dataset, code), codes)))
@@ -114,9 +109,6 @@ class Federation:
         late = (self.services.ledger.clock() - state.last_full).total_seconds() if state.last_full else 0.0
         return state.state == "failed" or late >= contract.full_every * 60
 
-    def _may_run(self, state: LinkState | None) -> bool:
-        return state is not None and state.state == "ok"
-
     def _token(self, dataset: str, code: str) -> str | FedsyncError:
         """A node's probe token; one that differs from all if it cannot tell; the error if it does not answer."""
         try:
@@ -125,20 +117,12 @@ class Federation:
         except FedsyncError as error:
             return error
 
-    def links_of(self, dataset: str, region: str) -> list[Link]:
-        """The links that end at a region: the one to its parent, and those to its children."""
-        contract = self.config.dataset(dataset)
-        level = self.config.tree[region].level
-        above = [self.config.link(dataset, region)] if contract.upper_of(level) else []
-        return above + self.config.links(dataset, region)
-
-    def collect(self, dataset: str, upper: str, *, force_full: bool = False) -> Reading | None:
-        """Read a parent once for its children, from the cursor that most of them share. None if it is as they know it."""
+    def collect(self, dataset: str, upper: str, *, force_full: bool = False) -> Reading:
+        """Read a parent once for its children, from the cursor that most of them share."""
         states = [self.services.links.state(link) for link in self.config.links(dataset, upper)]
         fences = {state.link_id: state.fence for state in states}
         with self.node(dataset, upper) as connector:
-            new = any(state.last_ok is None for state in states)
-            if new:
+            if any(state.last_ok is None for state in states):
                 connector.prepare()
             runs = [
                 LinkRun(self.services, self.config.link(dataset, state.lower), Ends(connector, connector))
@@ -146,19 +130,18 @@ class Federation:
             ]
             full = force_full or any(run.full_due(state) for run, state in zip(runs, states))
             cursor, token = Counter((s.upper_cursor, s.upper_token) for s in states).most_common(1)[0][0]
-            settled = all(state.state == "ok" for state in states)
-            if not full and settled and token is not None and connector.probe().token == token:
-                return replace(nothing_read(connector, cursor, token), fences=fences)
-            reading = read_node(connector, None if full else cursor, sweep=full)
-        self._note_unreadable(dataset, upper, reading)
+            settled = token if not full and all(state.state == "ok" for state in states) else None
+            reading = read_node(connector, None if full else cursor, sweep=full, settled=settled)
+        if reading.anything:
+            self._note_unreadable(dataset, upper, reading)
         return replace(reading, fences=fences)
 
     def _note_unreadable(self, dataset: str, upper: str, reading: Reading) -> None:
         contract, region = self.config.dataset(dataset), self.config.tree[upper]
         faults = node_faults(region, contract, reading)
         with self.services.ledger.transaction() as connection:
-            self.services.quarantine.record(connection, faults)
-            self.services.quarantine.release_read(connection, contract, region, reading, faults)
+            still = self.services.quarantine.record(connection, faults)
+            self.services.quarantine.release_read(connection, contract, region, reading, still)
 
     def sync_children(
         self,
@@ -265,13 +248,9 @@ class Federation:
     def stage(self, reading: Reading) -> Path:
         """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).
 
-        Folders older than a day are thrown away on the way: a run that is retried still finds its own.
+        Whoever passes it on throws it away: the records in it may be personal.
         """
-        root = self.config.state / "staging"
-        for old in root.glob("*") if root.exists() else ():
-            if time.time() - old.stat().st_mtime > STAGED_FOR:
-                shutil.rmtree(old, ignore_errors=True)
-        folder = root / uuid.uuid4().hex
+        folder = self.config.state / "staging" / uuid.uuid4().hex
         reading.save(folder)
         return folder
 

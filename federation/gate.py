@@ -22,7 +22,7 @@ from federation.contract import Dataset
 from federation.errors import DeclarationError
 from federation.gate_compile import Compiled, compile_rule
 from federation.gate_reason import as_text
-from federation.gate_suite import Rule, Suite, read_suite
+from federation.gate_suite import Rule, Suite, faulty, read_suite
 
 CRITICAL = "critical"
 _THREADED_FROM = 100_000
@@ -98,13 +98,7 @@ class Gate:
             else:
                 compiled[rule.name] = result
         if problems:
-            raise DeclarationError(
-                f"{len(problems)} problem(s) in the suite",
-                f"质量规则文件有 {len(problems)} 处问题",
-                problems=tuple(problems),
-                file=path,
-                dataset=dataset.name,
-            )
+            raise faulty(path, dataset, problems)
         return cls(suite, dataset, compiled, why_not, timezone)
 
     @property

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from federation.contract import Dataset
-from federation.errors import DeclarationError
+from federation.errors import DeclarationError, FedsyncError
 from federation.gate_condition import Condition, parse_condition
 from federation.gate_kinds import Domain, Kind, kind_of
 from federation.gate_reason import Reason, parse_reason
@@ -100,15 +100,20 @@ def read_suite(path: Path, dataset: Dataset) -> Suite:
         elif rule is not None:
             rules[rule.name] = rule
     if problems:
-        raise DeclarationError(
-            f"{len(problems)} problem(s) in the suite",
-            f"质量规则文件有 {len(problems)} 处问题",
-            problems=tuple(problems),
-            file=path,
-            dataset=dataset.name,
-        )
+        raise faulty(path, dataset, problems)
     content = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return Suite(path, tuple(rules.values()), hashlib.sha256(content.encode()).hexdigest(), share, records)
+
+
+def faulty(path: Path, dataset: Dataset, problems: Sequence[FedsyncError]) -> DeclarationError:
+    """The error that lists every problem of a suite."""
+    return DeclarationError(
+        f"{len(problems)} problem(s) in the suite",
+        f"质量规则文件有 {len(problems)} 处问题",
+        problems=tuple(problems),
+        file=path,
+        dataset=dataset.name,
+    )
 
 
 def _fault(en: str, zh: str, todo: str = "", *, field: object = None) -> DeclarationError:

@@ -11,6 +11,7 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ from federation.ledger.store import Ledger
 from federation.merge import Plan, advance, merge
 from federation.outcome import Outcome
 from federation.proposals import faults_of, node_faults, proposals_of
-from federation.reading import KEY, Reading, nothing_read, read_node, refetched
+from federation.reading import KEY, Reading, read_node, refetched
 from federation.secrets import Keyring
 from federation.sides import End, lower_end, upper_end
 
@@ -144,6 +145,7 @@ class LinkRun:
         positions = self._apply(found)
         return self._settle(lease, state, found, full, positions)
 
+    @cached_property
     def identity(self) -> str:
         """The checkpoint's identity: contract, gate and scope of both ends. Another one forces a full merge."""
         config = self.services.config
@@ -155,13 +157,13 @@ class LinkRun:
                 json.dumps([end.system, end.options, end.columns, end.hosted], default=str, sort_keys=True)
                 for end in ends
             ),
-            *sorted(region.code for region in config.tree.below(self.link.lower.code, self.link.lower.level)),
+            self.link.lower.code,
         ]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
     def full_due(self, state: LinkState) -> bool:
         """Whether both ends must be read whole: never done, another identity, or the contract's term is over."""
-        if self.force_full or state.last_full is None or state.identity != self.identity():
+        if self.force_full or state.last_full is None or state.identity != self.identity:
             return True
         return self.services.ledger.clock() - state.last_full >= timedelta(minutes=self.dataset.full_every)
 
@@ -194,10 +196,8 @@ class LinkRun:
     def _read_end(
         self, end: Connector, state: LinkState, full: bool, again: set[str], cursor: str | None, token: str | None
     ) -> Reading:
-        quiet = self._trusts_tokens and not full and not again and state.state == "ok" and token is not None
-        if quiet and end.probe().token == token:
-            return nothing_read(end, cursor, token)
-        return read_node(end, None if full else cursor, sweep=full, again=again)
+        settled = token if self._trusts_tokens and not full and state.state == "ok" else None
+        return read_node(end, None if full else cursor, sweep=full, again=again, settled=settled)
 
     def _replayed(self) -> dict[str, set[str]]:
         asked: dict[str, set[str]] = {"up": set(), "down": set(), "read": set()}
@@ -284,7 +284,7 @@ class LinkRun:
             services.links.settle(
                 connection,
                 lease,
-                identity=self.identity(),
+                identity=self.identity,
                 baseline=manifest.dump(),
                 upper_cursor=positions[0].cursor,
                 lower_cursor=positions[1].cursor,

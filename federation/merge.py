@@ -38,19 +38,6 @@ from federation.vector import tables
 NONE, CONVERGED, DOWN, UP = 0, 1, 2, 3
 """What happens to one group of one key (`move_<group>`)."""
 
-ROW_ACTIONS = (
-    "resolve",
-    "seed_down",
-    "seed_up",
-    "delete_down",
-    "delete_up",
-    "retract",
-    "forget",
-    "hold_upper",
-    "hold_lower",
-)
-"""What happens to the row as a whole (`action`)."""
-
 
 @dataclass(frozen=True)
 class Side:

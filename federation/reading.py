@@ -111,9 +111,16 @@ def only(table: pa.Table, keys: pa.Array) -> pa.Table:
     return table.filter(pc.is_in(table.column(KEY), keys)) if table.num_rows else table
 
 
-def read_node(connector: Connector, since: str | None, *, sweep: bool, again: Collection[str] = ()) -> Reading:
-    """Read a node. `since=None` reads everything; `again`: keys to read as well, whether they changed or not."""
+def read_node(
+    connector: Connector, since: str | None, *, sweep: bool, again: Collection[str] = (), settled: str | None = None
+) -> Reading:
+    """Read a node. `since=None` reads everything; `again`: keys to read as well, whether they changed or not.
+
+    `settled`: the probe's token at which the node was last settled, if that may be trusted: while it stands, nothing is read.
+    """
     token = connector.probe().token
+    if settled is not None and token == settled and not again:
+        return _nothing_read(connector, since, token)
     found = connector.changes(since, sweep=sweep or connector.capabilities.cheap_sweep)
     complete = since is None or connector.capabilities.capture == "snapshot"
     reading = _of(found, connector.node.dataset, complete=complete, since=since, token=token)
@@ -126,7 +133,7 @@ def refetched(connector: Connector, reading: Reading, keys: pa.Array) -> Reading
     return reading.with_fetched(connector.fetch(key_table(keys, dataset)), dataset)
 
 
-def nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
+def _nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
     """The reading of a node whose token says that nothing changed."""
     node = connector.node
     empty = Changes(node.schema.empty_table(), no_rejects(node), no_keys(node), None, since)

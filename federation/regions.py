@@ -39,6 +39,7 @@ class RegionTree:
 
     regions: dict[str, Region]
     _children: dict[str, tuple[str, ...]] = field(repr=False)
+    _routes: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, regions: Iterable[Region]) -> RegionTree:
@@ -190,10 +191,11 @@ class RegionTree:
         return frontier
 
     def routes(self, level: str) -> dict[str, str]:
-        """For every region at or below `level`: the code of its region at `level`. Where a record of that jurisdiction goes."""
-        result: dict[str, str] = {}
-        for region in self:
-            target = self.ancestor(region.code, level)
-            if target is not None:
-                result[region.code] = target.code
-        return result
+        """For every region at or below `level`: the code of its region at `level`. Where a record of that jurisdiction goes.
+
+        Worked out once per level, since each link of a city asks; not to be changed by the caller.
+        """
+        if level not in self._routes:
+            found = {region.code: self.ancestor(region.code, level) for region in self}
+            self._routes[level] = {code: target.code for code, target in found.items() if target is not None}
+        return self._routes[level]

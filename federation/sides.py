@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from federation.canonical import fingerprints
+from federation.canonical import fingerprints, regions_of
 from federation.config import Link
 from federation.contract import LinkContract
 from federation.merge import Side
@@ -19,19 +19,12 @@ from federation.reading import KEY, Reading, only, without
 class End:
     """One end of a link, read. `side`: for the merge. `rows`: the typed rows behind it, with `_key`.
 
-    `unreadable`: rejects that concern this link. `out_of_scope`: rows of this node that this link must not carry.
+    `out_of_scope`: rows of this node that this link must not carry.
     """
 
     side: Side
     rows: pa.Table
-    unreadable: pa.Table
     out_of_scope: pa.Table
-
-
-def routed(reading: Reading, jurisdiction: str, routes: Mapping[str, str]) -> pa.Array:
-    """For each row of a parent's reading: the child it belongs to, null if to none."""
-    codes, targets = pa.array(list(routes), pa.string()), pa.array(list(routes.values()), pa.string())
-    return pc.take(targets, pc.index_in(reading.rows.column(jurisdiction).combine_chunks(), codes))
 
 
 def upper_end(
@@ -43,14 +36,16 @@ def upper_end(
     this child ever had them, and nobody's business here otherwise.
     """
     dataset = link.contract.dataset
-    mine = pc.fill_null(pc.equal(routed(reading, dataset.jurisdiction, routes), link.lower.code), False)
+    children = regions_of(reading.rows.column(dataset.jurisdiction), routes)
+    mine = pc.fill_null(pc.equal(children, link.lower.code), False)
     rows = reading.rows.filter(mine)
     strays = pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside])
     left = only(strays, agreed)
     known = pa.concat_arrays([agreed, below])
     frozen = pa.concat_arrays([_unique(only(reading.rejects, known)), _keyless(reading, agreed)]).unique()
-    side = _side(link.contract, reading, (("have", rows), ("left", left)), known, frozen, secret)
-    return End(side, rows, only(reading.rejects, known), reading.outside.schema.empty_table())
+    nothing = reading.outside.schema.empty_table()
+    side = _side(link.contract, reading, (("have", rows), ("left", left)), known, frozen, secret, nothing)
+    return End(side, rows, nothing)
 
 
 def lower_end(link: Link, reading: Reading, agreed: pa.Array, above: pa.Array, secret: bytes) -> End:
@@ -68,7 +63,7 @@ def lower_end(link: Link, reading: Reading, agreed: pa.Array, above: pa.Array, s
     known = pa.concat_arrays([agreed, above])
     frozen = pa.concat_arrays([_unique(reading.rejects), _keyless(reading, agreed)]).unique()
     side = _side(contract, reading, (("have", rows),), known, frozen, secret, stray)
-    return End(side, rows, reading.rejects, stray)
+    return End(side, rows, stray)
 
 
 def _side(
@@ -78,7 +73,7 @@ def _side(
     known: pa.Array,
     frozen: pa.Array,
     secret: bytes,
-    stray: pa.Table | None = None,
+    stray: pa.Table,
 ) -> Side:
     groups = {group.name: group.fields for group in contract.groups}
     tables = []
@@ -88,10 +83,8 @@ def _side(
         hashed = hashed.append_column("version", _version(rows, contract.dataset.version))
         tables.append(hashed.append_column("state", pa.array([state] * rows.num_rows, pa.string())))
     stated = pa.concat_tables(tables)
-    silent = [stated.column("key").combine_chunks(), frozen]
-    if stray is not None:
-        silent.append(stray.column(KEY).combine_chunks())
-    gone = _gone(reading, known, pa.concat_arrays(silent))
+    held = pa.concat_arrays([frozen, stray.column(KEY).combine_chunks()])
+    gone = _gone(reading, known, pa.concat_arrays([stated.column("key").combine_chunks(), held]))
     nulls = {f"fp_{name}": pa.nulls(len(gone), pa.binary()) for name in groups}
     absent = pa.table(
         {
@@ -102,12 +95,7 @@ def _side(
         }
     )
     order = ["key", "state", "version", *(f"fp_{name}" for name in groups)]
-    held = pa.concat_arrays([frozen, stray.column(KEY).combine_chunks()]) if stray is not None else frozen
-    return Side(
-        pa.concat_tables([stated.select(order), absent.select(order)]),
-        reading.complete,
-        held if stray is not None else frozen,
-    )
+    return Side(pa.concat_tables([stated.select(order), absent.select(order)]), reading.complete, held)
 
 
 def _gone(reading: Reading, known: pa.Array, stated: pa.Array) -> pa.Array:

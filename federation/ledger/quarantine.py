@@ -135,14 +135,13 @@ class Quarantine:
         return (
             self.release(connection, link.id, "down", _seen(upper), still)
             + self.release(connection, link.id, "up", _seen(lower), still)
-            + self.release_read(connection, dataset, link.lower, lower, unreadable)
+            + self.release_read(connection, dataset, link.lower, lower, still)
         )
 
     def release_read(
-        self, connection: Connection, dataset: Dataset, region: Region, reading: Reading, faults: list[Fault]
+        self, connection: Connection, dataset: Dataset, region: Region, reading: Reading, still: Collection[str]
     ) -> int:
         """Close the rows of a node that could not be read before and now can."""
-        still = {self.item_id(fault) for fault in faults}
         return self.release(connection, f"{dataset.name}/{region.code}", "read", _seen(reading), still)
 
     def returns(self, items: Collection[Item], dataset: Dataset) -> pa.Table:
