@@ -10,6 +10,8 @@ REJECT      a row that cannot be typed or trusted (bad value, missing or double 
 TOKEN       a cheap text that differs whenever the node's data may differ; None if the system cannot tell.
 BATCH       all that one link run writes to one side; writing it twice leaves the same state as once.
 RETURN      a row handed back (退回) to the people of this node with the reason.
+CORRECTION  a value proposed (校核) to this node's people, who rule on it, or proposed by them, with what became of it.
+RULING      what the people of this node decided on a correction: accept or reject, with a reason.
 
 Errors are those of `federation.errors`: a connector wraps every driver error, keeping it as `__cause__`, and never retries:
 `connectors.retrying` does.
@@ -75,6 +77,7 @@ class Capabilities:
     `capture`: how `changes` finds them: `snapshot` (always everything), `cursor` (since a watermark), `log` (a change table).
     `present`: `changes(sweep=True)` lists every key, so deletions are seen. `keyed_reads`: `fetch` costs by key, not by table.
     `conditional`: `apply` refuses with Conflict if the data moved since it was read. `returns`: `notify` shows returns to people.
+    `corrections`: `show_corrections` shows them to people, and `rulings` takes up what they decide.
     `cheap_sweep`: listing every key costs little, so each read may ask for it. `writes`: False for a read-only system.
     """
 
@@ -83,6 +86,7 @@ class Capabilities:
     keyed_reads: bool = True
     conditional: bool = False
     returns: bool = False
+    corrections: bool = False
     cheap_sweep: bool = True
     writes: bool = True
 
@@ -100,7 +104,8 @@ class Changes:
     """What a node holds or has changed. `rows`: typed rows. `rejects`: rows that could not be read, keyed where possible.
 
     `outside`: typed rows whose jurisdiction lies outside the node (set apart by the level's guard; None before it).
-    `deleted`: key columns of rows known to be gone. `present`: key columns of every row there is (rejects included where their
+    `missing`: fields of the node for which the system had no column at all in this read (never key fields); their values in
+    `rows` are null. `deleted`: key columns of rows known to be gone. `present`: key columns of every row there is (rejects included where their
     key is readable), or None if this was not a sweep. `cursor`: what to pass next time; it covers all of this result.
     """
 
@@ -110,6 +115,7 @@ class Changes:
     present: pa.Table | None
     cursor: str | None
     outside: pa.Table | None = None
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,44 @@ class Applied:
     deleted: int
     cursor: str | None = None
     token: str | None = None
+
+
+RULINGS = pa.schema([("correction_id", pa.string()), ("ruling", pa.string()), ("reason", pa.string())])
+"""`ruling`: `accept` or `reject`. `reason`: as written, or null."""
+
+_RULING_WORDS = {
+    **dict.fromkeys(("accept", "accepted", "采纳", "同意", "接受"), "accept"),
+    **dict.fromkeys(("reject", "rejected", "不采纳", "不同意", "拒绝", "驳回"), "reject"),
+}
+
+
+def ruling_of(written: object) -> str | None:
+    """`accept`, `reject`, or None for anything else that stands in a ruling's cell."""
+    return _RULING_WORDS.get(str(written).strip().lower())
+
+
+def correction_schema(dataset: Dataset) -> pa.Schema:
+    """The corrections shown at a node: one line for each, in texts for people.
+
+    `correction_id` (32 hex digits); the key columns, typed; `kind` (`edit`, `create`, `delete`); `field`: labels of the fields
+    concerned; `current`, `proposed`: their values, a line of text per field; `raised_by`: region; `raised`: when (UTC);
+    `due`: the day by which a ruling is owed; `state`: `waiting` is for this node's people to rule on, all others
+    (`travelling`, `overdue`, `accepted`, `rejected`, `superseded`, `withdrawn`) tell what became of what they proposed;
+    `reason`: of the ruling. The system adds two columns for people, `ruling` and `ruling_reason`, empty at first; they may
+    fill them in where the state is `waiting` or `overdue`.
+    """
+    texts = ("kind", "field", "current", "proposed", "raised_by")
+    return pa.schema(
+        [
+            ("correction_id", pa.string()),
+            *canonical.schema(dataset, dataset.key),
+            *((name, pa.string()) for name in texts),
+            ("raised", pa.timestamp("us", "UTC")),
+            ("due", pa.date32()),
+            ("state", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -193,6 +237,22 @@ class Connector(ABC):
     def notify(self, returns: pa.Table) -> None:
         """Show the node's people all open returns (key columns + `canonical.REJECTS`), replacing what was shown before."""
         return
+
+    def show_corrections(self, corrections: pa.Table) -> None:
+        """Show the node's people all corrections that concern them (`correction_schema`), replacing what was shown before.
+
+        A ruling that people wrote beside a correction which is still among them stays. Called only with the capability
+        `corrections`. Neither this nor people's rulings may change the node's cursor or probe token.
+        """
+        raise NotImplementedError
+
+    def rulings(self) -> pa.Table:
+        """What the node's people wrote beside the corrections shown to them: `RULINGS`, one line for each that is ruled on.
+
+        Only lines with a recognised ruling: accept, reject, or as people write it (采纳, 同意, 接受; 不采纳, 不同意, 拒绝, 驳回),
+        whatever the case. Nothing is taken back here: a ruling is told again until the correction is no longer shown.
+        """
+        return RULINGS.empty_table()
 
     def digest(self) -> Digest:
         """Count and hash the whole content. Default: read everything."""

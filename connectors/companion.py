@@ -85,6 +85,12 @@ class CompanionConnector(Connector):
     def notify(self, returns: pa.Table) -> None:
         self.main.notify(returns)
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        self.main.show_corrections(corrections)
+
+    def rulings(self) -> pa.Table:
+        return self.main.rulings()
+
     def close(self) -> None:
         self.main.close()
         self.side.close()

@@ -71,6 +71,12 @@ class LevelConnector(Connector):
     def notify(self, returns: pa.Table) -> None:
         self.inner.notify(returns)
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        self.inner.show_corrections(corrections)
+
+    def rulings(self) -> pa.Table:
+        return self.inner.rulings()
+
     def digest(self) -> Digest:
         return self.inner.digest()
 

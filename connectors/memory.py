@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from connectors.base import (
+    RULINGS,
     Applied,
     Batch,
     Capabilities,
@@ -23,6 +24,7 @@ from connectors.base import (
     changes_of,
     fetched,
     no_keys,
+    ruling_of,
 )
 from federation.canonical import key_column, key_table
 from federation.errors import Conflict
@@ -30,13 +32,16 @@ from federation.errors import Conflict
 
 @dataclass
 class Store:
-    """Raw rows by key text, with the sequence number of the last write to each, and the returns shown to its people."""
+    """Raw rows by key text, with the sequence number of the last write to each; what is shown to its people."""
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
     clock: int = 0
     returns: list[dict[str, Any]] = field(default_factory=list)
+    corrections: list[dict[str, Any]] = field(default_factory=list)
+    rulings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Correction id → what its people wrote: ruling and reason."""
 
     def put(self, key: str, values: dict[str, Any]) -> None:
         """Insert or update one row, as its people would."""
@@ -74,7 +79,7 @@ class MemoryConnector(Connector):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self.options.capture, conditional=True, returns=True)
+        return Capabilities(self.options.capture, conditional=True, returns=True, corrections=True)
 
     def probe(self) -> Probe:
         return Probe(str(self.store.clock), f"{len(self.store.rows)} rows")
@@ -123,6 +128,16 @@ class MemoryConnector(Connector):
 
     def notify(self, returns: pa.Table) -> None:
         self.store.returns = returns.to_pylist()
+
+    def show_corrections(self, corrections: pa.Table) -> None:
+        self.store.corrections = corrections.to_pylist()
+        shown = {line["correction_id"] for line in self.store.corrections}
+        self.store.rulings = {name: ruling for name, ruling in self.store.rulings.items() if name in shown}
+
+    def rulings(self) -> pa.Table:
+        written = [(name, ruling_of(word), reason) for name, (word, reason) in self.store.rulings.items()]
+        lines = [dict(zip(RULINGS.names, line)) for line in written if line[1]]
+        return pa.Table.from_pylist(lines, schema=RULINGS)
 
     def _raw(self, rows: list[dict[str, Any]]) -> pa.Table:
         columns = {name: _column([row.get(name) for row in rows]) for name in self.node.fields}

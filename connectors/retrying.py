@@ -129,6 +129,12 @@ class RetryingConnector(Connector):
     def notify(self, returns: pa.Table) -> None:
         self.retrier.call(lambda: self.inner.notify(returns))
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        self.retrier.call(lambda: self.inner.show_corrections(corrections))
+
+    def rulings(self) -> pa.Table:
+        return self.retrier.call(self.inner.rulings)
+
     def digest(self) -> Digest:
         return self.retrier.call(self.inner.digest)
 
