@@ -40,8 +40,10 @@ class Store:
     clock: int = 0
     returns: list[dict[str, Any]] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
-    rulings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rulings: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     """Correction id → what its people wrote: ruling and reason."""
+    columns: set[str] = field(default_factory=set)
+    """Fields that some row had at an earlier whole read, since the last deletion: a store has no schema to lose them from."""
 
     def put(self, key: str, values: dict[str, Any]) -> None:
         """Insert or update one row, as its people would."""
@@ -55,6 +57,7 @@ class Store:
         if self.rows.pop(key, None) is not None:
             self.clock += 1
             self.deleted[key] = self.clock
+            self.columns.clear()  # it may have been the only row with a value there
 
 
 STORES: dict[str, Store] = {}
@@ -100,7 +103,15 @@ class MemoryConnector(Connector):
             if self.options.capture == "log" and since
             else no_keys(self.node)
         )
-        return Changes(result.rows, result.rejects, gone, every, result.cursor)
+        missing = self._missing(picked) if since is None else frozenset[str]()
+        return Changes(result.rows, result.rejects, gone, every, result.cursor, missing=missing)
+
+    def _missing(self, rows: list[dict[str, Any]]) -> frozenset[str]:
+        """The fields that rows had at an earlier whole read and that none has now, though there are rows."""
+        here = {name for row in rows for name in row}
+        self.store.columns |= here
+        others = set(self.node.fields) - set(self.node.dataset.key)
+        return frozenset(self.store.columns & others - here) if rows else frozenset()
 
     def fetch(self, keys: pa.Table) -> Changes:
         return fetched(

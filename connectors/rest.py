@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Capabilities, Changes, Node, Probe, changes_of, fetched
+from connectors.desk import told
 from connectors.rest_client import GONE, MISSING, Answer, Client, Refused, dig
 from connectors.rest_options import RestOptions, WriteOptions
 from connectors.rest_paging import Page, Pages
@@ -45,6 +46,10 @@ class Item:
     encoded: str
 
 
+_EVERY = Item("", "")
+"""Of a request that concerns no single record."""
+
+
 class RestConnector(RequestingConnector):
     """See the module. One session; the first call connects."""
 
@@ -53,7 +58,7 @@ class RestConnector(RequestingConnector):
     def __init__(self, node: Node, retrier: Retrier | None = None) -> None:
         super().__init__(node, retrier)
         self.options = RestOptions.model_validate(node.options)
-        self.shape = Shape(node, self.options.times)
+        self.shape = Shape(node, self.options.times, self.options.documents)
         self.client = Client(self.options, self.retrier)
         self.pages = Pages(self.client, self.options.paging, self.shape.key_of)
         self._where = {"dataset": node.dataset.name, "region": str(node.region), "system": node.system}
@@ -66,6 +71,7 @@ class RestConnector(RequestingConnector):
             keyed_reads=options.item_reads,
             cheap_sweep=options.changed_since is None or options.keys is not None,
             writes=options.upsert is not None,
+            corrections=options.corrections is not None,
         )
 
     def probe(self) -> Probe:
@@ -122,6 +128,32 @@ class RestConnector(RequestingConnector):
                 raise _summed(refused)
             return Applied(written, deleted)
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        options = self.options.corrections
+        if options is None:
+            return super().show_corrections(corrections)
+        with located(**self._where):
+            how = WriteOptions(method=options.show.method, path=options.show.path)
+            shown = [self.shape.correction(line) for line in corrections.to_pylist()]
+            self._write(how, options.show.path, _EVERY, shown, secrets.token_hex(8), frozenset())
+            return None
+
+    def rulings(self) -> pa.Table:
+        options = self.options.corrections
+        if options is None:
+            return super().rulings()
+        with located(**self._where):
+            asked, where = options.rulings, self._address(options.rulings.path, _EVERY)
+            found = dig(self.client.get(where, {}).data, asked.records)
+            if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
+                raise SchemaMismatch(
+                    f"the answer has no list of rulings at {asked.records or '(top)'}",
+                    f"应答在 {asked.records or '顶层'} 处没有裁定列表",
+                    todo="核对 corrections.rulings / check `corrections.rulings`",
+                    request=f"GET {where}",
+                )
+            return told((line.get("correction_id"), line.get("ruling"), line.get("reason")) for line in found)
+
     def close(self) -> None:
         self.client.close()
 
@@ -139,7 +171,9 @@ class RestConnector(RequestingConnector):
         records = self._latest(pages)
         self.shape.check([record for _, record in records], omits_nulls=self.options.omits_nulls)
         cursor = self._covered(pages, floor) if changed else None
-        return changes_of(self.node, self.shape.raw(records, self.node.fields), present=present, cursor=cursor)
+        found = changes_of(self.node, self.shape.raw(records, self.node.fields), present=present, cursor=cursor)
+        absent = self.shape.absent([record for _, record in records]) if since is None else frozenset[str]()
+        return replace(found, missing=absent)
 
     def _latest(self, pages: list[Page]) -> list[tuple[str, Any]]:
         """Each record once, with where it stood.

@@ -89,6 +89,34 @@ class WriteOptions(Options):
     path: str | None = None
 
 
+class ShowOptions(Options):
+    """The write that replaces the corrections shown to people by a JSON list: all of them, each time. `path` may use {path}.
+
+    Each entry is an object: the key's columns as in a record, and `correction_id`, `kind`, `field`, `current`, `proposed`,
+    `raised_by`, `raised`, `due`, `state`, `reason` (`connectors.base.correction_schema`).
+    """
+
+    method: Method = "PUT"
+    path: str
+
+
+class RulingsOptions(Options):
+    """A request for what people ruled: a list, at the dotted path `records`, of {correction_id, ruling, reason}.
+
+    An entry without a ruling is one that people have not ruled on.
+    """
+
+    path: str
+    records: str = ""
+
+
+class CorrectionsOptions(Options):
+    """A desk in the API's own system where people see corrections and rule on them; both answer the people of one node."""
+
+    show: ShowOptions
+    rulings: RulingsOptions
+
+
 class RestOptions(Options):
     """A collection of records behind HTTP.
 
@@ -101,6 +129,9 @@ class RestOptions(Options):
     taken for one that was renamed. `times`: how timestamps are written: `iso`, `seconds` or `milliseconds` since 1970, or a
     strftime pattern in the system's local time. `timeout`: seconds to connect, seconds between bytes of the answer.
     `ca`: certificate of a private authority. `idempotency_header`: carries the same text whenever one write is sent again.
+    `documents`: whether a json field stands in a record as it is (`values`) or in a text (`texts`). Declare `texts` for an API whose
+    PATCH merges objects at any depth (RFC 7396), which would keep the members that a new value has no more.
+    `corrections`: where people see corrections and rule on them; without it, they cannot.
     """
 
     base_url: str
@@ -119,9 +150,11 @@ class RestOptions(Options):
     upsert: WriteOptions | None = WriteOptions(method="PATCH")
     create: WriteOptions | None = None
     delete: WriteOptions | None = WriteOptions(method="DELETE")
+    corrections: CorrectionsOptions | None = None
     item_reads: bool = True
     omits_nulls: bool = False
     times: str = "iso"
+    documents: Literal["values", "texts"] = "values"
     timeout: tuple[float, float] = (10.0, 60.0)
     ca: Path | None = None
     requests_per_second: float | None = Option(default=None, gt=0)

@@ -14,17 +14,19 @@ import pyarrow as pa
 from connectors.base import Node
 from connectors.rest_client import MISSING, Number, dig
 from federation.canonical import LOCATOR
+from federation.canonical_json import looks_like_document
 from federation.errors import SchemaMismatch
 
 Key = tuple[str | None, ...]
 
 
 class Shape:
-    """How one node's records look in JSON. `times`: see `RestOptions`."""
+    """How one node's records look in JSON. `times`, `documents`: see `RestOptions`."""
 
-    def __init__(self, node: Node, times: str) -> None:
+    def __init__(self, node: Node, times: str, documents: str = "values") -> None:
         self.node = node
         self.times = times
+        self.documents = documents
         self.zone = ZoneInfo(node.timezone)
         self.paths = {name: node.column(name) for name in node.fields}
 
@@ -49,6 +51,12 @@ class Shape:
         }
         return pa.table({**columns, LOCATOR: pa.array([locator for locator, _ in located], pa.string())})
 
+    def absent(self, records: Sequence[Any]) -> frozenset[str]:
+        """The fields beside the key that none of these records has; none if there are no records."""
+        others = [name for name in self.node.fields if name not in self.node.dataset.key]
+        lost = (name for name in others if all(dig(record, self.paths[name]) is MISSING for record in records))
+        return frozenset(lost) if records else frozenset()
+
     def check(self, records: Sequence[Any], *, omits_nulls: bool) -> None:
         """Raise SchemaMismatch for a column that no record has: it was renamed, and is not empty everywhere."""
         for name in self.node.dataset.key if omits_nulls else self.node.fields:
@@ -71,6 +79,15 @@ class Shape:
                 place = place.setdefault(step, {})
             place[last] = self._json(name, value)
         return body
+
+    def correction(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON that shows a correction."""
+        keys = {name: line[name] for name in self.node.dataset.key}
+        texts = {name: value for name, value in line.items() if name not in keys}
+        raised, due = line["raised"], line["due"]
+        texts["raised"] = None if raised is None else self._moment(raised)
+        texts["due"] = None if due is None else due.isoformat()
+        return {**self.body(keys), **texts}
 
     def time(self, value: Any) -> datetime | None:
         """A time of change as a moment; None if it is not one."""
@@ -100,7 +117,7 @@ class Shape:
         kind = self.node.dataset.fields[name].type
         if kind == "json":
             # Many platforms keep JSON in a text column; text that opens like a document is taken for one.
-            document = isinstance(value, str) and value.lstrip()[:1] in ("{", "[")
+            document = isinstance(value, str) and (self.documents == "texts" or looks_like_document(value))
             return str(value) if document else json.dumps(value, ensure_ascii=False)
         if kind == "timestamp" and self.times != "iso":
             moment = self.time(value)
@@ -113,16 +130,18 @@ class Shape:
             return value.text if fraction.strip("0") else whole
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
+    def _moment(self, value: datetime) -> int | str:
+        return int(self.since(value)) if self.times in ("seconds", "milliseconds") else self.since(value)
+
     def _json(self, name: str, value: Any) -> Any:
         if value is None:
             return None
         if isinstance(value, datetime):
-            if self.times in ("seconds", "milliseconds"):
-                return int(self.since(value))
-            return self.since(value)
+            return self._moment(value)
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, Decimal):
             # As text: a JSON number passes through a binary float in most servers.
-            return str(value)
-        return json.loads(value) if self.node.dataset.fields[name].type == "json" else value
+            return f"{value:f}"
+        nested = self.documents == "values" and self.node.dataset.fields[name].type == "json"
+        return json.loads(value) if nested else value

@@ -189,7 +189,7 @@ def _faults(grid: Grid, row: list[Value], number: int, named: list[tuple[str, in
 def cell_text(value: Value, spec: FieldSpec) -> str | None:
     """A cell as its reader would write it down; None where nothing stands."""
     if isinstance(value, str):
-        return value.rstrip() or None
+        return value if value.strip() else None
     if value is None:
         return None
     if isinstance(value, bool):

@@ -59,8 +59,10 @@ class Styles:
         cell.number_format = TEXT
         return cell._style
 
-    def _cell(self, form: str, own: bool, quoted: bool = False) -> Any:
+    def _cell(self, form: str, own: bool, quoted: bool = False, wrapped: bool = False) -> Any:
         cell = self._scratch()
+        if wrapped:
+            cell.alignment = Alignment(vertical="top", wrap_text=True)
         cell.number_format = form
         cell.protection = Protection(locked=not own)
         if not own:
@@ -77,12 +79,19 @@ def lay_out(book: Workbook, sheet: Worksheet, node: Node) -> None:
     """Lay out an empty sheet: header, widths, formats, drop-downs, hints, protection."""
     add_columns(book, sheet, node, {name: at for at, name in enumerate(node.fields, start=1)}, 1)
     sheet.freeze_panes = "A2"
+    protect(sheet)
+    styles = Styles(sheet)
+    # The sheets of returns and of corrections use these: showing the first of them then changes no format of the workbook.
+    for style in (styles.cell(TEXT, True), *(styles.cell(TEXT, own, wrapped=True) for own in (True, False))):
+        book._cell_styles.add(style)
+
+
+def protect(sheet: Worksheet) -> None:
+    """Lock the cells whose style says so; rows and columns stay people's to order."""
     protection = sheet.protection
     protection.sheet = True
     for allowed in ("formatCells", "formatColumns", "formatRows", "insertRows", "deleteRows", "sort", "autoFilter"):
         setattr(protection, allowed, False)  # False: not forbidden
-    styles = Styles(sheet)
-    styles.cell(TEXT, True)  # the returns sheet uses it: showing the first return then changes no format
 
 
 def add_columns(book: Workbook, sheet: Worksheet, node: Node, columns: dict[str, int], row: int) -> None:

@@ -12,10 +12,11 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from federation.errors import Permanent, Unreadable
 _ESCAPED = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 _ARMED = ("=", "+", "-", "@", "\t", "'")
 _RUN = re.compile(rb"<(?:\w+:)?r>")
-_LONGEST = 32_767
+LONGEST = 32_767
 _EXACT_DIGITS = 15
 _FIRST_DAY = date(1904, 1, 2)  # both of Excel's calendars count correctly from here on
 
@@ -81,24 +82,35 @@ def edited(path: Path, content: bytes, grid: Grid, header: Header, node: Node, e
 
 def with_returns(path: Path, content: bytes, grid: Grid, header: Header, node: Node, rows: list[list[str]]) -> bytes:
     """The workbook with the returns sheet holding exactly these rows (the first is its header); without it if there are none."""
+    return with_sheet(path, content, grid, header, RETURNS, partial(_show_returns, rows) if rows else None)
+
+
+def with_sheet(
+    path: Path, content: bytes, grid: Grid, header: Header, title: str, fill: Callable[[Any], None] | None
+) -> bytes:
+    """The workbook with the engine's sheet `title` made anew in its place by `fill`; without it if there is no `fill`."""
     with _uncollected():
         book = _loaded(path, content)
         freeze_formulas(book[grid.sheet], grid, header)
-        at = book.sheetnames.index(RETURNS) if RETURNS in book.sheetnames else None
+        at = book.sheetnames.index(title) if title in book.sheetnames else None
         if at is not None:
-            del book[RETURNS]
-        if rows:
-            _show_returns(book, rows, at)
+            del book[title]
+        if fill is not None:
+            fill(book.create_sheet(title, at))
         return _saved(book)
 
 
-def _show_returns(book: Workbook, rows: list[list[str]], at: int | None) -> None:
-    sheet = book.create_sheet(RETURNS, at)
+def put_text(cell: Any, text: str) -> None:
+    """Set a cell to a text whatever it begins with; an empty one leaves it blank."""
+    _set(cell, _escaped(text) or None)
+
+
+def _show_returns(rows: list[list[str]], sheet: Any) -> None:
     styles = Styles(sheet)
     for number, row in enumerate(rows, start=1):
         for column, text in enumerate(row, start=1):
             cell = sheet.cell(number, column)
-            _set(cell, _escaped(text) or None)
+            put_text(cell, text)
             cell._style = styles.header() if number == 1 else styles.cell(TEXT, True)
     for column, title in enumerate(rows[0], start=1):
         width = 44 if column > len(rows[0]) - 2 else 18
@@ -176,10 +188,10 @@ class _Writer:
         return self._text(name, str(value)), TEXT
 
     def _text(self, name: str, text: str) -> str:
-        if len(text) > _LONGEST:
+        if len(text) > LONGEST:
             raise Permanent(
-                f"a text of {len(text)} characters does not fit into a cell (at most {_LONGEST})",
-                f"文本长 {len(text)} 字，超过单元格上限 {_LONGEST}",
+                f"a text of {len(text)} characters does not fit into a cell (at most {LONGEST})",
+                f"文本长 {len(text)} 字，超过单元格上限 {LONGEST}",
                 todo="在来源处缩短，或为该字段声明 hosted / shorten it at its source, or declare the field as hosted",
                 sheet=self.sheet.title,
                 field=name,

@@ -1,4 +1,4 @@
-"""Relational databases through SQLAlchemy: SQLite and PostgreSQL are first class, other dialects work by the common path.
+"""Relational databases through SQLAlchemy: PostgreSQL, MySQL, MariaDB and SQLite are first class, others take the common path.
 
 Reading takes one consistent snapshot. Writing takes one transaction for a whole batch and touches only the columns that are being
 delivered. Identifiers are quoted as the dialect does it, so that a column may be called "order" or 姓名.
@@ -47,11 +47,15 @@ from connectors.base import (
 )
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Database, open_database
+from connectors.sql_desk import SqlDesk
 from connectors.sql_errors import driver_errors
 from connectors.sql_sqlite import STAMPED
-from connectors.sql_values import column_type, for_driver, joined
+from connectors.sql_values import for_driver, joined
+from federation.contract import FieldSpec
 from federation.errors import SchemaMismatch
 
+STAMP = FieldSpec(type="timestamp", label="更新时间", authority="shared")
+"""The column of last change that `prepare` creates."""
 KEYS_AT_ONCE = 500
 MANY_KEYS = 20_000
 """From here on, reading the table and picking is cheaper than asking for keys."""
@@ -63,7 +67,8 @@ class SqlOptions(Options):
     `capture`: `snapshot` reads everything; `cursor` what changed by `cursor_column` (a moment or a number that grows with each
     change, a field's column or not). `overlap_seconds`, `overlap_rows`: how far behind the newest change each read goes back.
     `create`: let `prepare` create the table if it is missing. `cheap_sweep`: list all keys at each cursor read, so that
-    deletions travel at once; else they do at the next full comparison.
+    deletions travel at once; else they do at the next full comparison. `corrections`: the table beside it in which people see
+    corrections and rule on them (see `connectors.sql_desk`); `prepare` creates it. Without it, they cannot.
     """
 
     url: str
@@ -75,6 +80,7 @@ class SqlOptions(Options):
     overlap_rows: int = Field(default=1000, ge=0)
     create: bool = False
     cheap_sweep: bool = True
+    corrections: str | None = None
 
     @model_validator(mode="after")
     def _cursor_named(self) -> SqlOptions:
@@ -96,7 +102,8 @@ class SqlConnector(Connector):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self.options.capture, cheap_sweep=self.options.cheap_sweep)
+        corrections = self._desk is not None
+        return Capabilities(self.options.capture, cheap_sweep=self.options.cheap_sweep, corrections=corrections)
 
     def probe(self) -> Probe:
         with self._reading() as connection:
@@ -108,12 +115,13 @@ class SqlConnector(Connector):
         return Probe(None if token is None else f"{count}:{token}", f"{count} rows{detail}")
 
     def prepare(self) -> None:
-        if not self.options.create:
-            return
-        with self._errors():
-            self._database.make()
-            with self._database.creating() as connection:
-                self._wanted_table().create(connection, checkfirst=True)
+        if self.options.create:
+            with self._errors():
+                self._database.make()
+                with self._database.creating() as connection:
+                    self._wanted_table().create(connection, checkfirst=True)
+        if self._desk is not None:
+            self._desk.prepare()
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
         if self.options.capture == "snapshot":
@@ -164,6 +172,14 @@ class SqlConnector(Connector):
             token = None
         return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows, None, token)
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        if self._desk is None:
+            return super().show_corrections(corrections)
+        return self._desk.show(corrections)
+
+    def rulings(self) -> pa.Table:
+        return super().rulings() if self._desk is None else self._desk.rulings()
+
     def _alone(self, connection: Connection, batch: Batch) -> bool:
         """Whether nobody wrote since the batch's read, and nobody can until our transaction ends."""
         exclusive = self._database.excludes_writers and batch.token is not None and STAMPED not in batch.token
@@ -174,6 +190,11 @@ class SqlConnector(Connector):
     @cached_property
     def _database(self) -> Database:
         return open_database(self.options.url)
+
+    @cached_property
+    def _desk(self) -> SqlDesk | None:
+        options, name = self.options, self.options.corrections
+        return None if name is None else SqlDesk(self.node, options.url, name, options.schema_name)
 
     def _errors(self) -> Any:
         return driver_errors(self.node, self.table_name)
@@ -192,7 +213,7 @@ class SqlConnector(Connector):
     def _look_up(self, connection: Connection) -> Table:
         schema = self.options.schema_name
         try:
-            kinds = {found["name"]: found["type"] for found in inspect(connection).get_columns(self.table_name, schema)}
+            kinds = self._database.kinds(connection, self.table_name, schema)
         except NoSuchTableError as cause:
             raise self._mismatch(
                 f"there is no table {self.table_name}",
@@ -227,17 +248,12 @@ class SqlConnector(Connector):
         """The table that `prepare` creates."""
         keys = self.node.dataset.key
         columns: list[Column[Any]] = [
-            Column(
-                self.node.column(name),
-                column_type(self.specs[name], key=name in keys),
-                primary_key=name in keys,
-                autoincrement=False,
-            )
+            self._database.column(self.node.column(name), self.specs[name], key=name in keys)
             for name in self.node.fields
         ]
         stamp = self.options.cursor_column
         if stamp and stamp not in {column.name for column in columns}:
-            columns.append(Column(stamp, sql.DateTime(timezone=True).with_variant(Text(), "sqlite")))
+            columns.append(self._database.column(stamp, STAMP, key=False))
         return Table(self.table_name, MetaData(schema=self.options.schema_name), *columns)
 
     def _target(self, connection: Connection) -> sql_write.Target:

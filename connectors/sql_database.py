@@ -1,6 +1,6 @@
 """A database as the connectors use it: one pool per URL and process, and what differs between kinds of databases.
 
-`Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres` and `Sqlite` have faster or safer ways.
+`Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres`, `Mysql` and `Sqlite` have faster or safer ways.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import (
     URL,
     Column,
     Connection,
+    Delete,
     Engine,
     Insert,
     Integer,
@@ -27,15 +28,18 @@ from sqlalchemy import (
     case,
     cast,
     create_engine,
+    delete,
     func,
     insert,
+    inspect,
     literal,
     make_url,
     select,
 )
+from sqlalchemy.types import TypeEngine
 
 from connectors.sql_capture import Overlap, Watermark
-from connectors.sql_values import for_driver, is_natural, is_zoned, naive_local, raw_columns
+from connectors.sql_values import column_type, for_driver, is_natural, is_zoned, naive_local, raw_columns
 from federation.contract import FieldSpec
 
 Columns = Mapping[str, Column[Any]]
@@ -50,6 +54,12 @@ class Database:
 
     fast_into_empty = False
     """Whether loading straight into an empty table is the faster way."""
+
+    strays = False
+    """Whether `insert_or_update` may change a row of another key: one that a collation or another index takes for the same."""
+
+    unstage = "DROP TABLE"
+    """The statement that drops a staged table."""
 
     def __init__(self, url: URL) -> None:
         self.engine: Engine = self._engine(url)
@@ -82,6 +92,14 @@ class Database:
         with self.writing() as connection:
             yield connection
 
+    def kinds(self, connection: Connection, table: str, schema: str | None) -> dict[str, TypeEngine[Any]]:
+        """The type of each column of a table. Raises NoSuchTableError."""
+        return {found["name"]: found["type"] for found in inspect(connection).get_columns(table, schema)}
+
+    def column(self, name: str, spec: FieldSpec, *, key: bool) -> Column[Any]:
+        """The column that `prepare` creates for a field."""
+        return Column(name, column_type(spec, key=key), primary_key=key, autoincrement=False)
+
     def read(
         self, connection: Connection, statement: Any, columns: Columns, specs: Mapping[str, FieldSpec]
     ) -> pa.Table:
@@ -94,6 +112,10 @@ class Database:
         names = [column.name for column in columns.values()]
         parameters = [dict(zip(names, row)) for row in zip(*lists)]
         connection.execute(insert(table), parameters)
+
+    def stage(self, connection: Connection, name: str, like: str) -> None:
+        """Create a temporary table with the columns of a compiled select."""
+        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} AS {like}")
 
     def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
         """A column as it is selected, for a field if it is one."""
@@ -114,6 +136,10 @@ class Database:
     def insert_or_update(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
         """An insert that gives way to a writer who inserted the same key meanwhile, where the database can."""
         return insert(table)
+
+    def removal(self, table: Table, stage: Table, same: Any) -> Delete:
+        """A delete of the rows that are `same` as a staged one."""
+        return delete(table).where(select(literal(1)).select_from(stage).where(same).exists())
 
     def now(self, column: Column[Any], timezone: str) -> Any:
         """The database's clock, as the column keeps time."""
@@ -161,8 +187,14 @@ def open_database(url: str) -> Database:
     me = (os.getpid(), url)
     with _opening:
         if me not in _open:
-            _open[me] = _kind_of(make_url(url.replace("postgresql://", "postgresql+psycopg://", 1)))
+            _open[me] = _kind_of(_driven(make_url(url)))
         return _open[me]
+
+
+def _driven(url: URL) -> URL:
+    """With our driver, where none is named."""
+    drivers = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+    return url.set(drivername=f"{url.drivername}+{drivers[url.drivername]}") if url.drivername in drivers else url
 
 
 def _kind_of(url: URL) -> Database:
@@ -175,6 +207,10 @@ def _kind_of(url: URL) -> Database:
         from connectors.sql_sqlite import Sqlite
 
         return Sqlite(url)
+    if backend in ("mysql", "mariadb") and url.get_driver_name() == "pymysql":
+        from connectors.sql_mysql import Mysql
+
+        return Mysql(url.set(drivername="mysql+pymysql"))
     return Database(url)
 
 

@@ -1,6 +1,6 @@
 """From a driver's error to ours: which may be tried again, which need a person.
 
-SQLSTATE decides where there is one, SQLite's result code where it is SQLite; a PostgreSQL that refuses a connection gives only
+SQLSTATE decides where there is one, SQLite's result code and MySQL's number where it is theirs; a PostgreSQL that refuses a connection gives only
 words, in the language of the server, so these are looked up in English and Chinese. Messages carry the driver's first line only:
 the lines below it quote rows.
 """
@@ -17,6 +17,9 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NoSuchTableError, SQLA
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from connectors.base import Node
+from connectors.sql_mysql_errors import kind_of as mysql_kind
+from connectors.sql_mysql_errors import number_of
+from connectors.sql_mysql_errors import said as mysql_said
 from federation.errors import AccessDenied, Conflict, ConnectorError, Permanent, SchemaMismatch, Transient, Unreadable
 
 _REFUSED = re.compile(
@@ -92,7 +95,9 @@ def _of_a_driver(cause: Exception) -> bool:
 
 def _translated(cause: Exception, node: Node, table: str) -> ConnectorError:
     original = getattr(cause, "orig", None) or cause
-    said = (str(original).strip().splitlines() or [type(original).__name__])[0]
+    number = number_of(original)
+    words = str(original) if number is None else mysql_said(original)
+    said = (words.strip().splitlines() or [type(original).__name__])[0]
     kind = _kind(cause, original, said, table)
     en, zh, todo = _TEXTS[kind]
     if isinstance(cause, (ImportError, NoSuchModuleError)):
@@ -116,6 +121,9 @@ def _kind(cause: Exception, original: BaseException, said: str, table: str) -> t
         return AccessDenied
     if isinstance(cause, (OSError, PoolTimeout)):
         return Transient
+    number = number_of(original)
+    if number:
+        return mysql_kind(original, number)
     if isinstance(original, sqlite3.Error):
         return _sqlite_kind(original, said)
     if state:

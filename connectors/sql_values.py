@@ -78,13 +78,19 @@ def local_text(moment: datetime, timezone: str) -> str:
 
 
 def local_texts(values: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
-    """`local_text` of a column."""
-    written = pc.strftime(values.cast(pa.timestamp("ms", timezone), safe=False), format="%Y-%m-%d %H:%M:%S")
-    return pc.replace_substring_regex(written, pattern=r"\.000$", replacement="")
+    """`local_text` of a column; with the offset where a clock showed that time twice and the later one is meant."""
+    here = values.cast(pa.timestamp("ms", timezone), safe=False)
+    read = pc.assume_timezone(pc.local_timestamp(here), timezone, ambiguous="earliest", nonexistent="earliest")
+    later = pc.not_equal(read.cast(pa.int64()), here.cast(pa.int64()))
+    offset = pc.if_else(later, pc.strftime(here, format="%z"), pa.scalar(""))
+    written = pc.strftime(here, format="%Y-%m-%d %H:%M:%S")
+    return pc.binary_join_element_wise(
+        pc.replace_substring_regex(written, pattern=r"\.000$", replacement=""), offset, ""
+    )
 
 
 def naive_local(values: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
-    """Moments as local wall-clock time, for a column without a zone."""
+    """Moments as local wall-clock time, for a column without a zone. Where a clock showed a time twice, the later one is lost."""
     return pc.local_timestamp(values.cast(pa.timestamp("us", timezone)))
 
 

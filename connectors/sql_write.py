@@ -13,9 +13,9 @@ from sqlalchemy import (
     Column,
     Connection,
     MetaData,
+    Select,
     Table,
     and_,
-    delete,
     false,
     func,
     insert,
@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from connectors.base import Node
 from connectors.sql_database import Columns, Database
+from federation.errors import Permanent
 
 _STAGE = "fedsync_stage"
 FAST_ROWS = 1_000
@@ -68,16 +69,17 @@ def upsert(database: Database, connection: Connection, target: Target, rows: pa.
     known = _update(database, connection, target, stage, columns)
     if known < rows.num_rows or not target.unique:
         _insert(database, connection, target, stage, columns)
-    connection.execute(text(f"DROP TABLE {_STAGE}"))
+        if database.strays and target.unique:
+            _refuse_strays(database, connection, target, stage)
+    connection.execute(text(f"{database.unstage} {_STAGE}"))
 
 
 def remove(database: Database, connection: Connection, target: Target, keys: pa.Table) -> None:
     """Delete rows by key."""
     columns = target.columns(keys)
     stage = _staged(database, connection, target, columns, keys)
-    staged = select(literal(1)).select_from(stage).where(_same(database, target, stage))
-    connection.execute(delete(target.table).where(staged.exists()))
-    connection.execute(text(f"DROP TABLE {_STAGE}"))
+    connection.execute(database.removal(target.table, stage, _same(database, target, stage)))
+    connection.execute(text(f"{database.unstage} {_STAGE}"))
 
 
 def _is_empty(connection: Connection, target: Target) -> bool:
@@ -88,7 +90,7 @@ def _is_empty(connection: Connection, target: Target) -> bool:
 def _staged(database: Database, connection: Connection, target: Target, columns: Columns, rows: pa.Table) -> Table:
     like = select(*columns.values()).where(false())
     compiled = like.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_STAGE} AS {compiled}")
+    database.stage(connection, _STAGE, str(compiled))
     stage = Table(_STAGE, MetaData(), *(Column(column.name, column.type) for column in columns.values()))
     database.load(
         connection, stage, {name: stage.c[column.name] for name, column in columns.items()}, rows, target.node.timezone
@@ -114,12 +116,8 @@ def _update(database: Database, connection: Connection, target: Target, stage: T
     values: dict[Any, Any] = {column: stage.c[column.name] for column in _others(target, columns)}
     same = _same(database, target, stage)
     if not values:
-        known = select(func.count()).select_from(stage)
-        return int(
-            connection.execute(
-                known.where(select(literal(1)).select_from(target.table).where(same).exists())
-            ).scalar_one()
-        )
+        known = select(func.count()).select_from(stage.join(target.table, same))
+        return int(connection.execute(known).scalar_one())
     if target.stamp is not None:
         values[target.stamp] = database.now(target.stamp, target.node.timezone)
     return int(connection.execute(update(target.table).where(same).values(values)).rowcount)
@@ -133,10 +131,35 @@ def _insert(database: Database, connection: Connection, target: Target, stage: T
         names.append(target.stamp.name)
         picked.append(database.now(target.stamp, target.node.timezone))
     keys = [target.node.column(name) for name in target.node.dataset.key]
-    exists = select(literal(1)).select_from(target.table).where(_same(database, target, stage)).exists()
-    fresh = select(*picked).where(~exists).order_by(*(stage.c[name] for name in keys))
+    fresh = _absent(database, target, stage, picked).order_by(*(stage.c[name] for name in keys))
     if target.unique:
         statement = database.insert_or_update(target.table, keys, [name for name in names if name not in keys])
     else:
         statement = insert(target.table)
     connection.execute(statement.from_select(names, fresh, include_defaults=False))
+
+
+def _absent(database: Database, target: Target, stage: Table, picked: list[Any]) -> Select[Any]:
+    """Of the staged rows, those whose key is not in the table. As a join: MariaDB remembers the answer of a subquery for all
+    keys that a collation takes for equal."""
+    joined = stage.outerjoin(target.table, _same(database, target, stage))
+    key = target.table.c[target.node.column(target.node.dataset.key[0])]
+    return select(*picked).select_from(joined).where(key.is_(None))
+
+
+def _refuse_strays(database: Database, connection: Connection, target: Target, stage: Table) -> None:
+    """Raise Permanent if a staged key is not in the table after all: its values went to another row."""
+    keys = [stage.c[target.node.column(name)] for name in target.node.dataset.key]
+    absent = _absent(database, target, stage, [database.plain(key) for key in keys])
+    found = connection.execute(absent.limit(1)).first()
+    if found is not None:
+        raise Permanent(
+            "the table takes a new key for one that it has, by its collation or another unique index; nothing was written",
+            "表按其排序规则或其他唯一索引，将新主键视为已有记录；未写入任何内容",
+            todo="主键列改用区分大小写的二进制排序规则，或去除冲突的唯一索引 / give the key columns a binary collation, or mend the unique index",
+            dataset=target.node.dataset.name,
+            region=str(target.node.region),
+            system=target.node.system,
+            table=target.table.name,
+            key=", ".join(map(str, found)),
+        )

@@ -2,8 +2,9 @@
 
 The file is read whole (capture `snapshot`), so deletions are seen. A write replaces the file in one step, keeps all that is not
 the engine's, and is refused with Conflict if the data moved since it was read, or with Transient while somebody has it open.
-Cursor and probe token cover the data, not the returns shown beside it: showing a return never wakes the sweep in a file that
-the engine laid out (in one saved by a spreadsheet program at most once, since its cells are stored anew).
+Cursor and probe token cover the data, not the returns and corrections shown beside it: showing them never wakes the sweep in a
+file that the engine laid out. A spreadsheet program that saves the file stores all sheets anew, their texts in one place: then a
+ruling, and the engine's next writing, may each look like a change once; the read finds nothing.
 
 What would erase data is refused: a missing file, a missing sheet, a key, jurisdiction or own column that vanished, and, once
 synced, any column. `prepare` creates the file, or adds columns that the contract gained.
@@ -13,15 +14,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field as Option
+from pydantic import field_validator
 
-from connectors import files, sheet_csv, sheet_xlsx, sheet_xlsx_write
+from connectors import files, sheet_csv, sheet_desk, sheet_xlsx, sheet_xlsx_write
 from connectors.base import (
+    RULINGS,
     Applied,
     Batch,
     Capabilities,
@@ -33,6 +37,7 @@ from connectors.base import (
     changes_of,
     fetched,
 )
+from connectors.desk import told
 from connectors.sheet import (
     FAULTS,
     RETURN_HEADERS,
@@ -49,7 +54,7 @@ from connectors.sheet import (
 )
 from federation import canonical
 from federation.canonical import LOCATOR, key_column, reject_schema
-from federation.errors import Conflict, located
+from federation.errors import Conflict, SchemaMismatch, located
 
 
 class WorkbookOptions(Options):
@@ -60,6 +65,13 @@ class WorkbookOptions(Options):
     encoding: Literal["utf-8", "utf-8-sig", "gb18030"] | None = None
     sheet: str = "数据"
     max_mb: int = Option(default=200, gt=0, description="refuse a workbook that unpacks to more")
+
+    @field_validator("sheet")
+    @classmethod
+    def _of_people(cls, sheet: str) -> str:
+        if sheet in (RETURNS, sheet_desk.TITLE):
+            raise ValueError(f"{RETURNS} and {sheet_desk.TITLE} are the engine's own sheets")
+        return sheet
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ class WorkbookConnector(Connector):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities("snapshot", keyed_reads=False, conditional=True, returns=True)
+        corrections = self._form.corrections
+        return Capabilities("snapshot", keyed_reads=False, conditional=True, returns=True, corrections=corrections)
 
     def probe(self) -> Probe:
         content = files.read(self.path)
@@ -115,6 +128,7 @@ class WorkbookConnector(Connector):
                 raise lacking(document.grid, self.node, header, gone)
         raw, faults = raw_table(document.grid, header, self.node, self.node.fields)
         found = changes_of(self.node, raw, present=True, cursor=document.cursor)
+        found = replace(found, missing=frozenset(header.missing))
         return _distrusting(self.node, found, raw, faults) if faults else found
 
     def fetch(self, keys: pa.Table) -> Changes:
@@ -141,6 +155,15 @@ class WorkbookConnector(Connector):
         with located(file=self.path):
             self._form.notify(self, _return_rows(self.node, returns))
 
+    def show_corrections(self, corrections: pa.Table) -> None:
+        """Show the corrections (sheet 校核, xlsx only). Writes nothing if they are shown already."""
+        with located(file=self.path):
+            self._form.show(self, corrections)
+
+    def rulings(self) -> pa.Table:
+        with located(file=self.path):
+            return self._form.rulings()
+
     def _opened(self) -> _Document:
         return self._form.opened(files.read(self.path))
 
@@ -152,6 +175,9 @@ class WorkbookConnector(Connector):
 
 class _Form(ABC):
     """What differs between the file formats."""
+
+    corrections = False
+    """Whether it has room for a desk where people rule."""
 
     def __init__(self, node: Node, options: WorkbookOptions) -> None:
         self.node = node
@@ -175,8 +201,16 @@ class _Form(ABC):
     @abstractmethod
     def notify(self, connector: WorkbookConnector, rows: list[list[str]]) -> None: ...
 
+    def show(self, connector: WorkbookConnector, corrections: pa.Table) -> None:
+        raise NotImplementedError
+
+    def rulings(self) -> pa.Table:
+        return RULINGS.empty_table()
+
 
 class _Xlsx(_Form):
+    corrections = True
+
     def _package(self, content: bytes) -> sheet_xlsx.Package:
         return sheet_xlsx.Package(self.options.path, content, self.options.max_mb << 20)
 
@@ -208,6 +242,32 @@ class _Xlsx(_Form):
             self.options.path, document.content, document.grid, header, self.node, rows
         )
         connector._replace(content, document)
+
+    def show(self, connector: WorkbookConnector, corrections: pa.Table) -> None:
+        document = connector._opened()
+        package = self._package(document.content)
+        wanted, there = sheet_desk.lines_of(self.node, corrections), sheet_desk.TITLE in package.sheets
+        try:
+            shown = self._desk(package)
+        except SchemaMismatch:
+            if not wanted:  # a sheet of people's own, which merely has the name
+                return
+            raise
+        if shown.lines == wanted and shown.sound and there == bool(wanted):
+            return
+        fill = partial(sheet_desk.fill, self.node, wanted, shown.written) if wanted else None
+        header = header_of(document.grid, self.node)
+        content = sheet_xlsx_write.with_sheet(
+            self.options.path, document.content, document.grid, header, sheet_desk.TITLE, fill
+        )
+        connector._replace(content, document)
+
+    def rulings(self) -> pa.Table:
+        return told(self._desk(self._package(files.read(self.options.path))).rulings)
+
+    def _desk(self, package: sheet_xlsx.Package) -> sheet_desk.Shown:
+        there = sheet_desk.TITLE in package.sheets
+        return sheet_desk.read(self.node, package.grid(sheet_desk.TITLE)) if there else sheet_desk.NOTHING
 
 
 class _Csv(_Form):

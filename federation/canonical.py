@@ -6,7 +6,14 @@ sets aside, with a reason, the rows that cannot be typed. `fingerprints` hashes 
 
 Canonical text, per type: string/enum as typed, NFC; int decimal digits; float 17 significant digits; decimal with the
 contract's scale; bool 0/1; date ISO 8601; timestamp microseconds since 1970 UTC, cut to milliseconds (what a spreadsheet
-cell can hold); JSON with sorted keys and no spaces. Empty text is null: a sheet cannot tell them apart.
+cell can hold); JSON with sorted keys and no spaces (`canonical_json`).
+
+What some system cannot keep is made the same for all, or refused for all:
+- blank text is null, whatever `normalise` says: a sheet cannot tell them apart. A missing column or member is null, too;
+- NUL, U+FFFE and U+FFFF are refused (rule `type:string`, `type:json`): PostgreSQL has no place for the first, XML for none;
+- there is one zero, and neither NaN nor infinity;
+- days and moments lie in the years 1 to 9999, in UTC and on the node's clock; a moment that a clock reading without zone names
+  twice (summer time ended) is the earlier one, one that it never showed is the moment when the clock was put forward.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from federation.canonical_json import NO_CHARACTERS, canonical_json
 from federation.contract import Dataset, FieldSpec
 from federation.vector import tables
 
@@ -68,6 +76,7 @@ _WORDING = {
     "bool": ("应为 是/否", "must be yes or no"),
     "date": ("应为日期，如 2026-01-31", "must be a date such as 2026-01-31"),
     "timestamp": ("应为日期时间，如 2026-01-31 08:00:00", "must be a date and time such as 2026-01-31 08:00:00"),
+    "string": ("不能含有空字符（NUL）等非字符", "must not hold NUL, U+FFFE or U+FFFF"),
     "enum": ("不在允许的取值内", "is not one of the allowed values"),
     "json": ("应为 JSON", "must be JSON"),
 }
@@ -123,7 +132,7 @@ def conform(raw: pa.Table, dataset: Dataset, fields: Sequence[str], *, timezone:
         source = _flat(raw.column(name))
         typed = _typed(source, spec, timezone)
         columns[name] = typed
-        bad = pc.and_(pc.is_null(typed), _filled(source))
+        bad = pc.and_(pc.is_null(typed), _filled(source, spec))
         if pc.any(bad).as_py():
             faults.append((name, bad, source, spec.type))
     typed_table = pa.table(columns, schema=target)
@@ -180,7 +189,7 @@ def _rejects(
     whole = (
         keys.append_column("locator", locator)
         .append_column("field", field)
-        .append_column("value", value)
+        .append_column("value", pc.replace_substring(value, "\x00", "\ufffd"))
         .append_column("rule", rule)
     )
     picked = whole.filter(rejected)
@@ -212,12 +221,13 @@ def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _filled(source: pa.Array) -> pa.Array:
+def _filled(source: pa.Array, spec: FieldSpec) -> pa.Array:
     """Where a person would say that something is written."""
     if pa.types.is_null(source.type):
         return pa.array([False] * len(source), pa.bool_())
     if pa.types.is_string(source.type) or pa.types.is_large_string(source.type):
-        return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(source), ""), False)
+        void = ["", "null"] if spec.type == "json" else [""]
+        return pc.invert(pc.is_in(pc.utf8_trim_whitespace(source), pa.array([*void, None], source.type)))
     return pc.is_valid(source)
 
 
@@ -229,6 +239,8 @@ def _text(source: pa.Array) -> pa.Array:
         whole = pc.and_(pc.equal(source, pc.floor(source)), pc.less(pc.abs(source), 2.0**63))
         digits = pc.cast(pc.cast(pc.if_else(whole, source, pa.scalar(0.0, source.type)), pa.int64()), pa.string())
         return pc.if_else(whole, digits, pc.cast(source, pa.string()))
+    if pa.types.is_decimal(source.type):  # Arrow writes 1E-8
+        return pa.array([None if value is None else f"{value:f}" for value in source.to_pylist()], pa.string())
     if pa.types.is_boolean(source.type):
         return pc.if_else(source, pa.scalar("true"), pa.scalar("false"))
     if pa.types.is_nested(source.type):
@@ -244,11 +256,12 @@ def _typed(source: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
     if pa.types.is_null(source.type):
         return pa.nulls(len(source), target)
     if spec.type == "timestamp" and pa.types.is_timestamp(source.type):
-        return _milliseconds(
-            source if source.type.tz else pc.assume_timezone(pc.cast(source, pa.timestamp("us"), safe=False), timezone)
-        )
+        moments = source if source.type.tz else _zoned(pc.cast(source, pa.timestamp("us"), safe=False), timezone)
+        return _in_calendar(_milliseconds(moments), timezone)
     if spec.type == "date" and (pa.types.is_date(source.type) or pa.types.is_timestamp(source.type)):
-        return pc.cast(source, target, safe=False)
+        if pa.types.is_timestamp(source.type) and source.type.tz:
+            source = pc.local_timestamp(pc.cast(source, pa.timestamp(source.type.unit, timezone)))
+        return _in_calendar(pc.cast(source, target, safe=False), timezone)
     if source.type == target and spec.type in ("int", "bool", "decimal"):
         return source
     if spec.type == "float" and (pa.types.is_floating(source.type) or pa.types.is_integer(source.type)):
@@ -256,14 +269,15 @@ def _typed(source: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
     text = _text(source)
     if spec.type in ("string", "enum"):
         text = _normalised(text, spec)
-        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        void = pc.or_(pc.equal(pc.utf8_trim_whitespace(text), ""), pc.match_substring_regex(text, f"[{NO_CHARACTERS}]"))
+        text = pc.if_else(void, pa.scalar(None, pa.string()), text)
         return (
             pc.if_else(pc.is_in(text, pa.array(spec.values)), text, pa.scalar(None, pa.string()))
             if spec.type == "enum"
             else text
         )
     if spec.type == "json":
-        return pa.array([_json(value) for value in text.to_pylist()], pa.string())
+        return pa.array([canonical_json(value) for value in text.to_pylist()], pa.string())
     text = pc.utf8_trim_whitespace(pc.utf8_normalize(text, form="NFKC"))
     return _number(_parsed(text, spec, timezone)) if spec.type == "float" else _parsed(text, spec, timezone)
 
@@ -282,16 +296,9 @@ def _normalised(text: pa.Array, spec: FieldSpec) -> pa.Array:
             text = pc.utf8_lower(text)
         elif step == "digits":
             text = pc.replace_substring_regex(text, pattern=r"[\s\-()]+", replacement="")
-    return text
-
-
-def _json(value: str | None) -> str | None:
-    if value is None or not value.strip():
-        return None
-    try:
-        return json.dumps(json.loads(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    except ValueError:
-        return None
+    # a step may bring together what composes, or bare a blank: the value must not change when it is read again
+    text = pc.utf8_normalize(text, form=form)
+    return pc.utf8_trim_whitespace(text) if "trim" in spec.normalise else text
 
 
 def _number(values: pa.Array) -> pa.Array:
@@ -332,12 +339,27 @@ def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         parsed = engine.sql(f"SELECT {expression} AS v{zone} FROM given").to_arrow_table()
     values = _flat(parsed.column("v"))
     if spec.type != "timestamp":
-        return pc.cast(values, arrow_type(spec))
-    local = pc.assume_timezone(
-        pc.cast(values, pa.timestamp("us")), timezone, ambiguous="earliest", nonexistent="earliest"
-    )
+        values = pc.cast(values, arrow_type(spec))
+        return _in_calendar(values, timezone) if spec.type == "date" else values
+    local = _zoned(pc.cast(values, pa.timestamp("us")), timezone)
     zoned = pc.cast(_flat(parsed.column("z")), pa.timestamp("us", "UTC"))
-    return _milliseconds(pc.coalesce(zoned, pc.cast(local, pa.timestamp("us", "UTC"))))
+    return _in_calendar(_milliseconds(pc.coalesce(zoned, pc.cast(local, pa.timestamp("us", "UTC")))), timezone)
+
+
+def _zoned(readings: pa.Array, timezone: str) -> pa.Array:
+    """Readings of a local clock as moments."""
+    return pc.assume_timezone(readings, timezone, ambiguous="earliest", nonexistent="latest")
+
+
+def _in_calendar(values: pa.Array, timezone: str) -> pa.Array:
+    """Null for what lies outside the years 1 to 9999, in UTC or on the node's clock."""
+    years = [pc.year(values)]
+    if pa.types.is_timestamp(values.type):
+        years.append(pc.year(pc.cast(values, pa.timestamp("us", timezone))))
+    for year in years:
+        inside = pc.and_(pc.greater_equal(year, 1), pc.less_equal(year, 9999))
+        values = pc.if_else(inside, values, pa.scalar(None, values.type))
+    return values
 
 
 def regions_of(jurisdiction: pa.ChunkedArray | pa.Array, routes: Mapping[str, str]) -> pa.Array:
@@ -363,7 +385,7 @@ def key_column(rows: pa.Table, dataset: Dataset) -> pa.Array:
 def _key_text(values: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(values.type):
         return pc.strftime(values, format="%Y-%m-%dT%H:%M:%SZ")
-    return pc.cast(values, pa.string()) if not pa.types.is_boolean(values.type) else _text(values)
+    return _text(values)
 
 
 def key_table(keys: pa.Array | Sequence[str | None], dataset: Dataset) -> pa.Table:

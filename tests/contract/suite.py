@@ -6,6 +6,8 @@
         def people_delete(self, key) -> None: ...
         def stored(self) -> list[dict]: ...              # what the system really holds, read past the connector
 
+A system that shows corrections needs two more: `people_see_corrections` and `people_rule`.
+
 Rows are dicts by field name (`make_node(self.dataset, …)` builds the node; `self.dataset` differs between tests). What a system
 cannot do is told by its `capabilities`, and by `loose` below; the one place that skips is `_unmet`.
 """
@@ -20,10 +22,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pytest
 
-from connectors.base import Applied, Batch, Changes, Connector, no_keys
+from connectors.base import RULINGS, Applied, Batch, Changes, Connector, no_keys
 from federation.canonical import conform, fingerprints, key_column, schema
 from federation.contract import Dataset
 from federation.errors import Conflict
+from tests.contract import desk
 from tests.contract.dataset import COMPOSITE, RICH, SAMPLE, row, table, visit, whole
 
 Test = TypeVar("Test", bound=Callable[..., None])
@@ -99,6 +102,18 @@ class ConnectorContract:
         """All rows that the system holds, read without the connector; the contract's canonical typing makes them comparable."""
         raise NotImplementedError
 
+    def people_see_corrections(self) -> dict[str, Row]:
+        """What people see on the desk, read past the connector: correction id → the texts that `tests.contract.desk.seen` names."""
+        raise NotImplementedError
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        """Write a ruling and its reason beside a correction, as people do."""
+        raise NotImplementedError
+
+    def desk_place(self) -> object:
+        """Something that differs whenever what holds the desk was written; the same always, where that cannot be told."""
+        return None
+
     # --- what does not apply
 
     def _unmet(self, word: str, connector: Connector) -> str | None:
@@ -109,6 +124,7 @@ class ConnectorContract:
             "increments": (can.capture != "snapshot", "every read is whole"),
             "snapshot": (can.capture == "snapshot", "reads may be partial"),
             "conditional": (can.conditional, "writes are not conditional"),
+            "corrections": (can.corrections, "the system shows no corrections"),
             "token": (connector.probe().token is not None, "the system cannot tell whether it changed"),
             "loose": (self.loose, "the system refuses such values itself"),
         }
@@ -529,6 +545,154 @@ class ConnectorContract:
         self.connector().prepare()
         tokens.add(self.connector().probe().token)
         assert len(tokens) == 1
+
+    # --- corrections
+
+    def show(self, *lines: Row) -> None:
+        """Show these corrections through a fresh connector, as a link run would."""
+        self.connector().show_corrections(desk.corrections(self.dataset, *lines))
+
+    def told(self) -> dict[str, tuple[str, str | None]]:
+        """What a fresh connector says that people ruled: correction id → ruling and reason."""
+        found = self.connector().rulings()
+        assert found.schema.equals(RULINGS)
+        listed = {line["correction_id"]: (line["ruling"], line["reason"]) for line in found.to_pylist()}
+        assert len(listed) == found.num_rows, "a correction is ruled on twice"
+        return listed
+
+    @needs("corrections")
+    def test_people_see_every_correction_whole(self) -> None:
+        lines = [
+            desk.line("a1", "R1"),
+            desk.line("b2", "R2", kind="create", field="姓名\n备注", current="", proposed="张三\n他说“好”", due=None),
+            desk.line("c3", "R3", kind="delete", state="rejected", reason="记录属实"),
+        ]
+        self.show(*lines)
+        assert self.people_see_corrections() == {one["correction_id"]: desk.seen(self.dataset, one) for one in lines}
+
+    @needs("corrections")
+    def test_what_was_shown_before_and_is_no_longer_is_taken_away(self) -> None:
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        self.show(desk.line("b2", "R2"), desk.line("c3", "R3"))
+        assert set(self.people_see_corrections()) == {desk.name("b2"), desk.name("c3")}
+
+    @needs("corrections")
+    def test_a_correction_that_moved_on_is_shown_as_it_is_now(self) -> None:
+        self.show(desk.line("a1", "R1", state="travelling", due=None))
+        now = desk.line("a1", "R1", state="accepted", proposed="改过", reason="同意")
+        self.show(now)
+        assert self.people_see_corrections() == {desk.name("a1"): desk.seen(self.dataset, now)}
+
+    @needs("corrections")
+    def test_showing_none_clears_the_desk(self) -> None:
+        self.show()
+        assert not self.people_see_corrections()
+        self.show(desk.line("a1", "R1"))
+        self.people_rule(desk.name("a1"), "accept", None)
+        self.show()
+        assert not self.people_see_corrections() and not self.told()
+
+    @needs("corrections")
+    def test_nothing_is_ruled_on_before_people_rule(self) -> None:
+        assert not self.told()
+        self.show(desk.line("a1", "R1"))
+        assert not self.told()
+
+    @needs("corrections")
+    def test_what_people_rule_is_told_until_the_correction_goes(self) -> None:
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"), desk.line("c3", "R3", state="overdue"))
+        self.people_rule(desk.name("a1"), "accept", "核对无误")
+        self.people_rule(desk.name("c3"), "reject", None)
+        ruled = {desk.name("a1"): ("accept", "核对无误"), desk.name("c3"): ("reject", None)}
+        assert self.told() == ruled
+        assert self.told() == ruled, "a ruling is not taken back by reading it"
+
+    @needs("corrections")
+    def test_a_ruling_stays_while_its_correction_is_still_shown_and_goes_with_it(self) -> None:
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        self.people_rule(desk.name("a1"), "不采纳", "属实")
+        self.people_rule(desk.name("b2"), "再看看", "等社区答复")
+        self.show(desk.line("c3", "R3"), desk.line("b2", "R2", state="overdue"), desk.line("a1", "R1", state="overdue"))
+        assert self.told() == {desk.name("a1"): ("reject", "属实")}
+        seen = self.people_see_corrections()[desk.name("b2")]
+        assert (seen["state"], seen["ruling"], seen["ruling_reason"]) == ("overdue", "再看看", "等社区答复")
+        self.show(desk.line("c3", "R3"))
+        self.show(desk.line("c3", "R3"), desk.line("a1", "R1"))
+        assert not self.told(), "a ruling went with its correction"
+
+    @needs("corrections")
+    def test_a_ruling_is_understood_in_the_words_that_people_use(self) -> None:
+        words = dict.fromkeys(("accept", "Accepted", " 采纳 ", "同意", "接受"), "accept")
+        words |= dict.fromkeys(("reject", "REJECTED", "不采纳", "不同意", "拒绝", "驳回"), "reject")
+        names = {word: f"a{number:02d}" for number, word in enumerate(words)}
+        self.show(*(desk.line(short, f"R{short}") for short in names.values()))
+        for word, short in names.items():
+            self.people_rule(desk.name(short), word, None)
+        assert self.told() == {desk.name(names[word]): (ruling, None) for word, ruling in words.items()}
+
+    @needs("corrections")
+    def test_other_words_are_no_ruling(self) -> None:
+        words = ("待定", "yes", "采纳吗", "1", "=1+1", "-")
+        lines = [desk.line(f"a{number}", f"R{number}") for number in range(len(words))]
+        self.show(*lines)
+        for number, word in enumerate(words):
+            self.people_rule(desk.name(f"a{number}"), word, "想一想")
+        assert not self.told()
+
+    @needs("corrections")
+    def test_showing_the_same_again_changes_nothing(self) -> None:
+        lines = [desk.line("a1", "R1"), desk.line("b2", "R2", state="rejected", reason="属实", due=None)]
+        self.show(*lines)
+        self.people_rule(desk.name("a1"), "采纳", "好")
+        before, place = self.people_see_corrections(), self.desk_place()
+        self.show(*lines)
+        self.show(*reversed(lines))
+        assert self.people_see_corrections() == before
+        assert self.desk_place() == place, "what is shown already is not written again"
+
+    @needs("corrections")
+    def test_texts_on_the_desk_stay_as_they_are(self) -> None:
+        lines = [
+            desk.line(f"a{number:02d}", f"K{text}".replace("\n", ""), current=text, proposed=f"{text}。", reason=text)
+            for number, text in enumerate(AWKWARD)
+        ]
+        self.show(*lines)
+        assert self.people_see_corrections() == {one["correction_id"]: desk.seen(self.dataset, one) for one in lines}
+
+    @needs("corrections")
+    def test_neither_showing_nor_ruling_is_a_change_of_the_data(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        before, held = self.connector().changes(None), self.held()
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2", proposed="=1+1"))
+        self.people_rule(desk.name("a1"), "采纳", "好")
+        self.show(desk.line("a1", "R1"))
+        connector = self.connector()
+        after = connector.changes(None)
+        assert self.held() == held and self.rows(after) == self.rows(before)
+        if connector.capabilities.capture == "snapshot":  # another's cursor may wait for somebody's open transaction
+            assert after.cursor == before.cursor
+        if connector.capabilities.writes:
+            self.write(table(self.dataset, [row("R2", note="新")]), cursor=before.cursor)
+
+    @needs("corrections", "token")
+    def test_neither_showing_nor_ruling_changes_the_token(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        tokens = [self.connector().probe().token]
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        tokens.append(self.connector().probe().token)
+        self.people_rule(desk.name("a1"), "采纳", "好")
+        tokens.append(self.connector().probe().token)
+        self.show(desk.line("a1", "R1", state="overdue"))
+        tokens.append(self.connector().probe().token)
+        self.show()
+        assert {*tokens, self.connector().probe().token} == {tokens[0]}
+
+    @on(COMPOSITE)
+    @needs("corrections")
+    def test_a_correction_shows_a_key_of_several_fields(self) -> None:
+        lines = [desk.line("a1", "A", visit_no=1), desk.line("b2", "A", visit_no=2)]
+        self.show(*lines)
+        assert self.people_see_corrections() == {one["correction_id"]: desk.seen(self.dataset, one) for one in lines}
 
     # --- opening, closing, comparing
 

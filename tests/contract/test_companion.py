@@ -18,6 +18,7 @@ from connectors.sql_values import local_text
 from federation.canonical import key_table
 from tests.contract.dataset import REGION, make_node, row, table, whole
 from tests.contract.suite import ConnectorContract, Row
+from tests.contract.test_memory import memory_desk
 
 LACKING = ("note", "income", "insured", "seen_at")
 
@@ -160,6 +161,12 @@ class TestCompanionOfAConditionalSystem(Companion):
 
     def people_delete(self, key: Row) -> None:
         STORES[self.name].drop(self._key(key))
+
+    def people_see_corrections(self) -> dict[str, Row]:
+        return memory_desk(STORES[self.name], self.dataset)
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        STORES[self.name].rulings[correction_id] = (ruling, reason)
 
     def _key(self, values: Row) -> str:
         parts = [values[name] for name in self.dataset.key]

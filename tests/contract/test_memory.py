@@ -6,9 +6,21 @@ import json
 from typing import Any, ClassVar
 
 from connectors.base import Connector
-from connectors.memory import STORES, MemoryConnector
+from connectors.memory import STORES, MemoryConnector, Store
+from federation.contract import Dataset
+from tests.contract import desk
 from tests.contract.dataset import make_node
 from tests.contract.suite import ConnectorContract, Row
+
+
+def memory_desk(store: Store, dataset: Dataset) -> dict[str, Row]:
+    """What a store's people see of the corrections."""
+    return {
+        line["correction_id"]: desk.seen(
+            dataset, line, *(text or "" for text in store.rulings.get(line["correction_id"], ()))
+        )
+        for line in store.corrections
+    }
 
 
 class TestMemory(ConnectorContract):
@@ -33,6 +45,12 @@ class TestMemory(ConnectorContract):
 
     def stored(self) -> list[Row]:
         return list(STORES[self.name].rows.values())
+
+    def people_see_corrections(self) -> dict[str, Row]:
+        return memory_desk(STORES[self.name], self.dataset)
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        STORES[self.name].rulings[correction_id] = (ruling, reason)
 
     def _key(self, values: Row) -> Any:
         parts = [values[name] for name in self.dataset.key]

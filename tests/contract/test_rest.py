@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from connectors.base import Connector
 from connectors.rest import RestConnector
+from examples.beijing.http_platform import Reply
 from examples.beijing.street_platform import StreetPlatform
 from federation.errors import SchemaMismatch
 from tests.contract.dataset import COMPOSITE, SAMPLE, make_node, visit
@@ -19,6 +21,27 @@ from tests.contract.suite import ConnectorContract, Row, on
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = {"keys": {"parameters": {"only": "keys"}, "records": "records"}}
+
+
+class DeskPlatform(StreetPlatform):
+    """A street's platform on which people see corrections: PUT /api/{dataset}/-/corrections, GET /api/{dataset}/-/rulings."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.shown: dict[str, Row] = {}
+        self.ruled: dict[str, tuple[str, str | None]] = {}
+
+    def answer(self, method: str, path: list[str], query: dict[str, str], body: Any) -> Reply:
+        match method, path[2:]:
+            case "PUT", ["-", "corrections"]:
+                self.shown = {line["correction_id"]: line for line in body}
+                self.ruled = {name: ruled for name, ruled in self.ruled.items() if name in self.shown}
+                return Reply(200, {"ok": True})
+            case "GET", ["-", "rulings"]:
+                ruled = {name: self.ruled.get(name, (None, None)) for name in self.shown}
+                lines = [{"correction_id": name, "ruling": word, "reason": why} for name, (word, why) in ruled.items()]
+                return Reply(200, {"rulings": lines})
+        return super().answer(method, path, query, body)
 
 
 class RestPlatform(ConnectorContract):
@@ -30,7 +53,7 @@ class RestPlatform(ConnectorContract):
 
     def start(self) -> None:
         self.closing = ExitStack()
-        self.platform = StreetPlatform(self.folder, "token", datasets=(self.dataset.name,))
+        self.platform = DeskPlatform(self.folder, "token", datasets=(self.dataset.name,))
         self.closing.enter_context(self.platform)
 
     def stop(self) -> None:
@@ -45,6 +68,10 @@ class RestPlatform(ConnectorContract):
             "omits_nulls": True,
             "times": "milliseconds",
             "paging": {"kind": "offset", "parameter": "offset", "size_parameter": "limit", "size": 200, "total": "count"},
+            "corrections": {
+                "show": {"method": "PUT", "path": "{path}/-/corrections"},
+                "rulings": {"path": "{path}/-/rulings", "records": "rulings"},
+            },
             **self.options,
         }  # fmt: skip
         if self.tells_state:
@@ -62,6 +89,21 @@ class RestPlatform(ConnectorContract):
     def stored(self) -> list[Row]:
         found, _ = self.platform.records.page(self.dataset.name, offset=0, limit=10**6)
         return [_as_typed(body) for _, body, _ in found]
+
+    def people_see_corrections(self) -> dict[str, Row]:
+        found = {}
+        for name, shown in self.platform.shown.items():
+            line = {
+                word: "" if value is None else str(value) for word, value in shown.items() if word != "correction_id"
+            }
+            raised = EPOCH + timedelta(milliseconds=shown["raised"])
+            line["raised"] = f"{raised.astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m-%d %H:%M:%S}"
+            ruling, reason = self.platform.ruled.get(name, ("", None))
+            found[name] = {**line, "ruling": ruling, "ruling_reason": reason or ""}
+        return found
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        self.platform.ruled[correction_id] = (ruling, reason)
 
     def _key(self, values: Row) -> str:
         return ",".join(str(values[name]) for name in self.dataset.key)

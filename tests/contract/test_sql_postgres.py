@@ -10,11 +10,13 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from connectors.base import Connector
 from connectors.sql import SqlConnector
 from tests.contract.dataset import COMPOSITE, make_node
 from tests.contract.suite import ConnectorContract, Row
+from tests.contract.test_sql_sqlite import DESK, seen
 from tests.servers import postgres_schema, postgres_url
 
 COLUMNS = {"name": "full name", "note": "order", "visits": 'a"quote%'}
@@ -67,7 +69,13 @@ class PostgresTable(ConnectorContract):
 
     def connector(self) -> Connector:
         columns = {} if self.dataset is COMPOSITE else COLUMNS
-        options = {"url": postgres_url(), "schema_name": self.schema, "table": "select", **self.options}
+        options = {
+            "url": postgres_url(),
+            "schema_name": self.schema,
+            "table": "select",
+            "corrections": DESK,
+            **self.options,
+        }
         return SqlConnector(make_node(self.dataset, options, columns=columns))
 
     def people_write(self, rows: list[Row]) -> None:
@@ -95,6 +103,19 @@ class PostgresTable(ConnectorContract):
         listed = sql.SQL(", ").join(map(self._name, self.dataset.fields))
         found = self.people.execute(sql.SQL("SELECT {} FROM {}").format(listed, self._table())).fetchall()
         return [dict(zip(self.dataset.fields, map(_told, values))) for values in found]
+
+    def people_see_corrections(self) -> dict[str, Row]:
+        statement = sql.SQL("SELECT * FROM {}").format(sql.Identifier(self.schema, DESK))
+        with self.people.cursor(row_factory=dict_row) as cursor:
+            return {found["correction_id"]: seen(found) for found in cursor.execute(statement)}
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        statement = sql.SQL("UPDATE {} SET ruling = %s, ruling_reason = %s WHERE correction_id = %s")
+        self.people.execute(statement.format(sql.Identifier(self.schema, DESK)), [ruling, reason, correction_id])
+
+    def desk_place(self) -> object:
+        statement = sql.SQL("SELECT correction_id, xmin::text, ctid::text FROM {} ORDER BY 1")
+        return self.people.execute(statement.format(sql.Identifier(self.schema, DESK))).fetchall()
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, datetime) and (self.loose or self.types["timestamp"] == "timestamp"):

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
 
 from connectors.base import Connector
@@ -14,6 +15,7 @@ from connectors.sql_values import local_text
 from tests.contract.dataset import COMPOSITE, make_node
 from tests.contract.suite import ConnectorContract, Row
 
+DESK = "desk 校核"
 COLUMNS = {"name": "full name", "note": "order", "visits": 'a"quote'}
 """Names that need quoting: a space, a reserved word, a quote."""
 TYPED = {
@@ -43,7 +45,7 @@ class SqliteTable(ConnectorContract):
 
     def connector(self) -> Connector:
         columns = {} if self.dataset is COMPOSITE else COLUMNS
-        options = {"url": f"sqlite:///{self.path}", "table": "select", **self.options}
+        options = {"url": f"sqlite:///{self.path}", "table": "select", "corrections": DESK, **self.options}
         return SqlConnector(make_node(self.dataset, options, columns=columns))
 
     def people_write(self, rows: list[Row]) -> None:
@@ -72,6 +74,20 @@ class SqliteTable(ConnectorContract):
                 dict(zip(self.dataset.fields, found)) for found in connection.execute(f'SELECT {listed} FROM "select"')
             ]
 
+    def people_see_corrections(self) -> dict[str, Row]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            return {
+                found["correction_id"]: seen(dict(found)) for found in connection.execute(f'SELECT * FROM "{DESK}"')
+            }
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        statement = f'UPDATE "{DESK}" SET ruling = ?, ruling_reason = ? WHERE correction_id = ?'
+        self._run(statement, (ruling, reason, correction_id))
+
+    def desk_place(self) -> object:
+        return Path(self.path).read_bytes()
+
     @property
     def path(self) -> str:
         return str(self.folder / "system.db")
@@ -86,6 +102,15 @@ class SqliteTable(ConnectorContract):
     def _run(self, statement: str, values: tuple[Any, ...]) -> None:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(statement, values)
+
+
+def seen(found: Row) -> Row:
+    """A line of the desk's table as `tests.contract.desk.seen` has it."""
+    texts = {name: "" if value is None else str(value) for name, value in found.items()}
+    renamed = {"current": texts.pop("current_value"), "proposed": texts.pop("proposed_value")}
+    for name in ("correction_id", "dataset", "region"):
+        texts.pop(name)
+    return texts | renamed
 
 
 def _plain(value: Any) -> Any:

@@ -7,14 +7,42 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from openpyxl import load_workbook
 
 from connectors.base import Connector
 from connectors.workbook import WorkbookConnector
+from federation.errors import SchemaMismatch, Transient
+from tests.contract import desk
 from tests.contract.dataset import make_node
 from tests.contract.suite import ConnectorContract, Row
 
 SHEET = "数据"
+DESK = "校核"
+TITLES = ("类型", "字段", "现值", "建议值", "提出单位", "提出时间", "处理期限", "状态", "说明", "裁定", "裁定理由")
+SHOWN = (
+    "kind",
+    "field",
+    "current",
+    "proposed",
+    "raised_by",
+    "raised",
+    "due",
+    "state",
+    "reason",
+    "ruling",
+    "ruling_reason",
+)
+KINDS = {"修改": "edit", "新增": "create", "删除": "delete"}
+STATES = {
+    "待裁定": "waiting",
+    "逾期": "overdue",
+    "流转中": "travelling",
+    "已采纳": "accepted",
+    "未采纳": "rejected",
+    "已失效": "superseded",
+    "已撤回": "withdrawn",
+}
 
 
 class TestWorkbook(ConnectorContract):
@@ -54,6 +82,106 @@ class TestWorkbook(ConnectorContract):
     def stored(self) -> list[Row]:
         book = load_workbook(self.path, data_only=True)
         return [values for _, values in self._lines(book[SHEET])]
+
+    def people_see_corrections(self) -> dict[str, Row]:
+        book = load_workbook(self.path)
+        if DESK not in book.sheetnames:
+            return {}
+        _, *lines = book[DESK].iter_rows()
+        assert all(cell.value is None or cell.data_type == "s" for line in lines for cell in line), "all is text"
+        names = ["correction_id", *self.dataset.key, *SHOWN]
+        found = [dict(zip(names, ("" if cell.value is None else cell.value for cell in line))) for line in lines]
+        return {
+            line.pop("correction_id"): {**line, "kind": KINDS[line["kind"]], "state": STATES[line["state"]]}
+            for line in found
+        }
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        book = load_workbook(self.path)
+        (line,) = [cells for cells in book[DESK].iter_rows() if cells[0].value == correction_id]
+        for cell, text in zip(line[-2:], (ruling, reason)):
+            cell.value = text
+            if text is not None:
+                cell.data_type = "s"
+        book.save(self.path)
+
+    def desk_place(self) -> object:
+        return self.path.read_bytes()
+
+    def test_the_desk_is_a_sheet_with_a_list_to_choose_from_and_only_that_is_open(self) -> None:
+        self.show(
+            desk.line("a1", "R1"), desk.line("b2", "R2", state="accepted"), desk.line("c3", "R3", state="overdue")
+        )
+        book = load_workbook(self.path)
+        assert book.sheetnames == [SHEET, DESK]
+        sheet = book[DESK]
+        assert [cell.value for cell in sheet[1]] == ["编号", "编号", *TITLES]
+        assert sheet.freeze_panes == "A2" and sheet["A1"].font.bold and sheet.column_dimensions["A"].width > 32
+        (choice,) = sheet.data_validations.dataValidation
+        assert (choice.type, choice.formula1, str(choice.sqref)) == ("list", '"采纳,不采纳"', "L2 L4")
+        assert sheet.protection.sheet and {cell.number_format for line in sheet["A2:M4"] for cell in line} == {"@"}
+        opened = [cell.coordinate for line in sheet["A2:M4"] for cell in line if not cell.protection.locked]
+        assert opened == ["L2", "M2", "L4", "M4"]
+
+    def test_rulings_are_found_after_people_sorted_the_rows_and_moved_columns(self) -> None:
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        self.people_rule(desk.name("b2"), "采纳", "好")
+        book = load_workbook(self.path)
+        sheet = book[DESK]
+        lines = [[cell.value for cell in line] for line in sheet.iter_rows()]
+        sheet.delete_rows(1, 3)
+        for line in (["我的备注"], [*lines[0], "备注"], [*lines[2], "看过"], lines[1]):
+            sheet.append([None, *line])
+        book.save(self.path)
+        before = self.path.read_bytes()
+        assert self.told() == {desk.name("b2"): ("accept", "好")}
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        assert self.path.read_bytes() == before
+
+    def test_a_correction_that_people_copied_and_ruled_on_both_ways_is_not_ruled_on(self) -> None:
+        self.show(desk.line("a1", "R1"))
+        book = load_workbook(self.path)
+        line = [cell.value for cell in book[DESK][2]]
+        for ruling in ("采纳", "不采纳"):
+            book[DESK].append([*line[:-2], ruling, None])
+        book.save(self.path)
+        assert self.told() == {}
+        self.show(desk.line("a1", "R1"))
+        assert self.told() == {}, "one row again, and none of the two words was taken for the right one"
+        assert self.people_see_corrections() == {desk.name("a1"): desk.seen(self.dataset, desk.line("a1", "R1"))}
+
+    def test_a_ruling_in_a_copied_row_stays_when_the_rows_become_one(self) -> None:
+        self.show(desk.line("a1", "R1"))
+        book = load_workbook(self.path)
+        book[DESK].append([*(cell.value for cell in book[DESK][2][:-2]), "同意", "核对过"])
+        book.save(self.path)
+        self.show(desk.line("a1", "R1"))
+        assert self.told() == {desk.name("a1"): ("accept", "核对过")}
+
+    def test_a_sheet_of_peoples_own_by_that_name_is_never_touched(self) -> None:
+        book = load_workbook(self.path)
+        book.create_sheet(DESK)["A1"] = "上月校核小结"
+        book.save(self.path)
+        before = self.path.read_bytes()
+        self.show()
+        with pytest.raises(SchemaMismatch, match="编号"):
+            self.show(desk.line("a1", "R1"))
+        assert self.path.read_bytes() == before
+
+    def test_the_desk_is_not_written_while_somebody_has_the_file_open(self) -> None:
+        before = self.path.read_bytes()
+        self.path.with_name(f"~${self.path.name}").touch()
+        with pytest.raises(Transient):
+            self.show(desk.line("a1", "R1"))
+        assert self.path.read_bytes() == before and not self.told()
+
+    def test_a_text_too_long_for_a_cell_is_cut_and_says_so(self) -> None:
+        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
+        shown = self.people_see_corrections()[desk.name("a1")]["proposed"]
+        assert len(shown) == 32_767 and "全文过长" in shown
+        before = self.path.read_bytes()
+        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
+        assert self.path.read_bytes() == before
 
     def _columns(self, sheet: Any) -> dict[str, int]:
         titles = {cell.value: cell.column for cell in sheet[1]}

@@ -75,6 +75,16 @@ def typed(given_values: list[Any], /, **spec: Any) -> list[Any]:
         ({"type": "string"}, [13800000000.0], ["13800000000"]),
         ({"type": "string", "normalise": ["trim", "halfwidth", "digits"]}, ["１３８-0000 0000"], ["13800000000"]),
         ({"type": "json"}, ['{"b": 1, "a": [1, 2]}', '{"a":[1,2],"b":1}'], ['{"a":[1,2],"b":1}'] * 2),
+        (
+            {"type": "json"},
+            ['{"a":[1,100,0]}', '{"a":[1.0,1e2,-0.0]}', '"{\\"a\\":[1,100,0]}"'],
+            ['{"a":[1,100,0]}'] * 3,
+        ),
+        ({"type": "json"}, ["18446744073709551616", "1.8446744073709552e19"], ["1.8446744073709552e+19"] * 2),
+        ({"type": "json"}, ["null", " null "], [None] * 2),
+        ({"type": "string", "normalise": []}, [" a ", " \n", "\u3000"], [" a ", None, None]),
+        ({"type": "string", "normalise": ["trim", "halfwidth", "digits"]}, ["A´", "(\u3000x"], ["Á", "x"]),
+        ({"type": "decimal", "scale": 9}, [Decimal("1E-9"), Decimal("-0E-9")], [Decimal("1E-9"), Decimal(0)]),
         ({"type": "enum", "values": ["无", "重点"]}, ["无", " 重点 "], ["无", "重点"]),
     ],
 )
@@ -96,6 +106,15 @@ def test_what_people_and_systems_write_becomes_one_value(
         ({"type": "timestamp"}, "昨天"),
         ({"type": "json"}, "{"),
         ({"type": "float"}, "nan"),
+        ({"type": "json"}, "[NaN]"),
+        ({"type": "json"}, "[1e999]"),
+        ({"type": "json"}, '"{broken"'),
+        ({"type": "json"}, '["\\ud800"]'),
+        ({"type": "json"}, '["\\u0000"]'),
+        ({"type": "json"}, "[" * 100_000),
+        ({"type": "string"}, "a\ufffeb"),
+        ({"type": "date"}, "0000-01-01"),
+        ({"type": "timestamp"}, "9999-12-31T16:00:00Z"),
     ],
 )
 def test_a_value_of_another_type_rejects_only_its_row_and_says_why_in_two_languages(
@@ -176,3 +195,21 @@ def test_a_moment_is_the_same_as_text_and_as_a_native_value(moments: list[dateti
     native = typed([moment.replace(tzinfo=UTC) for moment in moments], type="timestamp")
     text = typed([moment.isoformat(timespec="microseconds") + "Z" for moment in moments], type="timestamp")
     assert native == text == [moment.replace(tzinfo=UTC) for moment in cut]
+
+
+def test_text_with_nul_is_refused_and_the_reason_can_be_kept_anywhere() -> None:
+    contract = dataset()
+    found = conform(pa.table({"id": ["a"], "area": ["1"], "v": ["x\x00y"]}), contract, tuple(contract.fields))
+    (reject,) = found.rejects.to_pylist()
+    assert (reject["rule"], reject["value"]) == ("type:string", "x\ufffdy")
+
+
+def test_a_clock_reading_that_came_twice_is_the_earlier_moment_and_one_that_never_came_is_the_change_itself() -> None:
+    twice, never = datetime(1986, 9, 14, 1, 30), datetime(1986, 5, 4, 2, 30)
+    expected = [datetime(1986, 9, 13, 16, 30, tzinfo=UTC), datetime(1986, 5, 3, 18, 0, tzinfo=UTC)]
+    assert typed([twice, never], type="timestamp") == expected
+    assert typed([str(twice), str(never)], type="timestamp") == expected
+
+
+def test_the_day_of_a_moment_is_the_day_on_the_people_s_calendar() -> None:
+    assert typed([datetime(2026, 1, 31, 16, tzinfo=UTC)], type="date") == [date(2026, 2, 1)]

@@ -1,0 +1,156 @@
+"""The corrections desk (校核) of a workbook: a sheet on which people see corrections and choose 采纳 or 不采纳.
+
+One row for each correction, all of it text. What people may fill in (裁定, 裁定理由 of a row that waits for them) is open, the rest
+is grey and locked. They may sort the rows; what they wrote stays with its correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.datavalidation import DataValidation
+
+from connectors.base import Node, ruling_of
+from connectors.desk import KINDS, OPEN, STATES, wall_clock
+from connectors.sheet import Grid, Value, cell_values, label
+from connectors.sheet_layout import TEXT, Styles, protect
+from connectors.sheet_xlsx_write import LONGEST, put_text
+from federation.errors import SchemaMismatch
+
+TITLE = "校核"
+CHOICES = ("采纳", "不采纳")
+_BESIDE = ("类型", "字段", "现值", "建议值", "提出单位", "提出时间", "处理期限", "状态", "说明")
+_PEOPLE = ("裁定", "裁定理由")
+_WIDTHS = {"编号": 36, "现值": 36, "建议值": 36, "说明": 36, "裁定理由": 36, "提出时间": 22}
+_OPEN = frozenset(STATES[state] for state in OPEN)
+_HEADER_ROWS = 10
+_CUT = "…（全文过长，请在系统中查看）"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A desk as it stands. `lines`: correction id → the engine's texts; `written`: id → what people wrote, ruling and reason.
+
+    `rulings`: (id, ruling, reason) of every row. `sound`: each correction stands there once.
+    """
+
+    lines: dict[str, list[str]]
+    written: dict[str, tuple[str, str]]
+    rulings: list[tuple[str, str, str]]
+    sound: bool
+
+
+NOTHING = Shown({}, {}, [], True)
+
+
+def lines_of(node: Node, corrections: pa.Table) -> dict[str, list[str]]:
+    """Correction id → its row, in the order of the header, without the columns of people."""
+    keys = list(node.dataset.key)
+    columns = cell_values(corrections.select(keys), node)
+    found = {}
+    for at, line in enumerate(corrections.to_pylist()):
+        texts = [line["correction_id"], *(columns[name][at] for name in keys)]
+        texts += [KINDS.get(line["kind"], line["kind"]), line["field"], line["current"], line["proposed"]]
+        texts += [line["raised_by"], wall_clock(line["raised"], node.timezone), line["due"]]
+        texts += [STATES.get(line["state"], line["state"]), line["reason"]]
+        found[line["correction_id"]] = [_short("" if text is None else str(text)) for text in texts]
+    return found
+
+
+def read(node: Node, grid: Grid) -> Shown:
+    """What stands on the sheet. Raises SchemaMismatch if it is not the engine's, or has lost a header."""
+    if not any(cell is not None for row in grid.rows for cell in row):
+        return NOTHING
+    top, places = _header(node, grid)
+    lines: dict[str, list[str]] = {}
+    rulings = []
+    sound = True
+    for row in grid.rows[top + 1 :]:
+        texts = [_text(row[at]) if at < len(row) else "" for at in places]
+        name, ruling, reason = texts[0], texts[-2], texts[-1]
+        if not name:
+            continue
+        sound = sound and name not in lines
+        lines[name] = texts[: -len(_PEOPLE)]
+        rulings.append((name, ruling, reason))
+    return Shown(lines, _written(rulings), rulings, sound)
+
+
+def fill(node: Node, lines: Mapping[str, list[str]], written: Mapping[str, tuple[str, str]], sheet: Any) -> None:
+    """Lay out an empty sheet with these corrections and what people wrote beside them."""
+    styles = Styles(sheet)
+    titles = _titles(node)
+    for column, title in enumerate(titles, start=1):
+        cell = sheet.cell(1, column)
+        put_text(cell, title)
+        cell._style = styles.header()
+        sheet.column_dimensions[get_column_letter(column)].width = max(_WIDTHS.get(title, 16), 2 * len(title) + 4)
+    choice = DataValidation(type="list", formula1=f'"{",".join(CHOICES)}"', allow_blank=True, showErrorMessage=True)
+    choice.errorTitle, choice.error = "取值不在列表内", "请选择采纳或不采纳 / choose from the list"
+    ours = len(titles) - len(_PEOPLE)
+    for number, (name, texts) in enumerate(lines.items(), start=2):
+        is_open = texts[ours - 2] in _OPEN
+        for column, text in enumerate((*texts, *written.get(name, ("", ""))), start=1):
+            cell = sheet.cell(number, column)
+            put_text(cell, text)
+            cell._style = styles.cell(TEXT, column > ours and is_open, wrapped=True)
+        if is_open:
+            choice.add(f"{get_column_letter(ours + 1)}{number}")
+    if choice.sqref:
+        sheet.add_data_validation(choice)
+    sheet.freeze_panes = "A2"
+    protect(sheet)
+
+
+def _titles(node: Node) -> list[str]:
+    return ["编号", *(label(node, name) for name in node.dataset.key), *_BESIDE, *_PEOPLE]
+
+
+def _header(node: Node, grid: Grid) -> tuple[int, list[int]]:
+    """The header's row and where each title stands; of equal titles, the first is the first."""
+    titles = _titles(node)
+    for index, row in enumerate(grid.rows[:_HEADER_ROWS]):
+        free = list(enumerate(_text(cell).strip() for cell in row))
+        places = []
+        for title in titles:
+            at = next((place for place, text in free if text == title), None)
+            if at is None:
+                break
+            places.append(at)
+            free = [(place, text) for place, text in free if place != at]
+        else:
+            return index, places
+    raise SchemaMismatch(
+        f"the sheet “{TITLE}” is not the one that shows corrections: its header is not {'、'.join(titles)}",
+        f"工作表“{TITLE}”不是校核表：表头应为 {'、'.join(titles)}",
+        todo=f"恢复表头；若是自建的工作表，请改名；也可删除该表，由引擎重建 / mend the header; rename a sheet of your own; or delete “{TITLE}”, it is made anew",
+        sheet=TITLE,
+    )
+
+
+def _written(rulings: list[tuple[str, str, str]]) -> dict[str, tuple[str, str]]:
+    """What stays beside each correction. Of a row that people copied, the word that rules; none, if the copies disagree."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for name, ruling, reason in rulings:
+        words, reasons = found.setdefault(name, ([], []))
+        words += [ruling] if ruling else []
+        reasons += [reason] if reason else []
+    kept = {}
+    for name, (words, reasons) in found.items():
+        ruled = [word for word in words if ruling_of(word)]
+        torn = len({ruling_of(word) for word in ruled}) > 1
+        kept[name] = ("" if torn else next(iter(ruled or words), ""), next(iter(reasons), ""))
+    return kept
+
+
+def _text(value: Value) -> str:
+    return "" if value is None else str(value)
+
+
+def _short(text: str) -> str:
+    """A text that fits into a cell."""
+    return text if len(text) <= LONGEST else text[: LONGEST - len(_CUT)] + _CUT
