@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from federation.errors import DeclarationError, FedsyncError
+from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
+from federation.cli_rulings import contest_app, correction_app
+from federation.errors import DeclarationError
 
 if TYPE_CHECKING:
     from federation.ledger.quarantine import Item
@@ -35,43 +33,10 @@ quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(correction_app, name="correction")
+app.add_typer(contest_app, name="contest")
 app.add_typer(link_app, name="link")
 app.add_typer(example_app, name="example")
-
-out = Console()
-err = Console(stderr=True)
-
-FileOption = Annotated[
-    Path,
-    typer.Option(
-        "--file", "-f", envvar="FEDSYNC_FEDERATION", help="联邦声明 / the declaration: federation.yaml or its folder"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="输出 JSON / print JSON")]
-HERE = Path("federation.yaml")
-
-
-@contextmanager
-def _reporting(as_json: bool) -> Iterator[None]:
-    """Turn our errors into a message and exit code 1."""
-    try:
-        yield
-    except FedsyncError as error:
-        _fail(error, as_json)
-
-
-def _fail(error: FedsyncError, as_json: bool) -> NoReturn:
-    if as_json:
-        problems = error.problems if isinstance(error, DeclarationError) and error.problems else (error,)
-        typer.echo(json.dumps({"ok": False, "errors": [_as_json(problem) for problem in problems]}, ensure_ascii=False))
-    else:
-        err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)
-
-
-def _as_json(error: FedsyncError) -> dict[str, Any]:
-    where = {name: str(value) for name, value in error.where.items()}
-    return {"kind": type(error).__name__, "zh": error.zh, "en": error.en, "todo": error.todo, **where}
 
 
 @app.command()
@@ -79,7 +44,7 @@ def check(file: FileOption = HERE, as_json: JsonOption = False) -> None:
     """校验声明 / Validate the declaration: YAML, regions, connectors' options, suites."""
     from federation.runtime import check as check_declaration
 
-    with _reporting(as_json):
+    with reporting(as_json):
         config, problems = check_declaration(file)
         if problems:
             raise DeclarationError(
@@ -129,7 +94,7 @@ def sync(
     """不经 Airflow 执行一次完整级联 / Run a cascade without Airflow, down and up, until nothing moves."""
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         federation = open_federation(file)
         if region is not None:
             federation.config.tree[region]
@@ -140,20 +105,20 @@ def sync(
     if as_json:
         typer.echo(
             json.dumps(
-                {"ok": not errors, "datasets": totals, "errors": [_as_json(error) for error in errors]},
+                {"ok": not errors, "datasets": totals, "errors": [error_as_json(error) for error in errors]},
                 ensure_ascii=False,
             )
         )
     else:
         out.print(
-            _table(
+            table(
                 "同步 / sync",
                 ["数据集 dataset", "回流 descended", "上报 ascended", "删除 removed", "隔离 quarantined", "搁置 held"],
                 [[name, *total.values()] for name, total in totals.items()],
             )
         )
         for error in errors:
-            err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+            tell(error)
     if errors:
         raise typer.Exit(1)
 
@@ -179,7 +144,7 @@ def status(
     from federation.report import link_lines, reach_lines
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         federation = open_federation(file)
         lines = link_lines(federation, dataset)
         reached = reach_lines(federation, dataset)
@@ -206,7 +171,7 @@ def status(
         for line in lines
     ]
     out.print(
-        _table(
+        table(
             "链路 / links",
             ["链路 link", "上级 → 下级", "状态 state", "上次 last run", "滞后 lag", "待处理 pending", "隔离", "校核"],
             shown,
@@ -216,7 +181,7 @@ def status(
         if line.reason:
             out.print(f"[yellow]![/yellow] {escape(line.link)}: {escape(line.reason)}", soft_wrap=True, highlight=False)
     out.print(
-        _table(
+        table(
             "触达率 / reach",
             ["数据集 dataset", "层级 level", "触达 reached", "节点 nodes", "比例 share"],
             [[r.dataset, r.level, r.reached, r.nodes, f"{r.share:.0%}"] for r in reached],
@@ -238,7 +203,7 @@ def quarantine_list(
     """列出被隔离的记录 / List the records that are set aside."""
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         federation = open_federation(file)
         items = federation.services.quarantine.open_items(dataset=dataset, origin=region)
         opened = [federation.services.quarantine.open(item) for item in items]
@@ -254,7 +219,7 @@ def quarantine_list(
         for i, why in zip(items, opened)
     ]
     heads = ["编号 id", "数据集", "来源 origin", "主键 key", "原因 reason", "状态"]
-    out.print(_table("隔离 / quarantine", heads, rows))
+    out.print(table("隔离 / quarantine", heads, rows))
 
 
 def _about(item: Item) -> dict[str, Any]:
@@ -266,7 +231,7 @@ def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = Fa
     """查看一条被隔离的记录（含内容，会留痕）/ Show one record with its content; leaves a line in the audit trail."""
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         federation = open_federation(file)
         quarantine = federation.services.quarantine
         found = quarantine.find(item)
@@ -277,8 +242,8 @@ def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = Fa
     if as_json:
         typer.echo(json.dumps({**about, "record": opened.record}, ensure_ascii=False, default=str))
         return
-    out.print(_table(found.item_id, ["", ""], [list(line) for line in about.items()]))
-    out.print(_table("记录 / record", ["字段 field", "值 value"], [list(line) for line in opened.record.items()]))
+    out.print(table(found.item_id, ["", ""], [list(line) for line in about.items()]))
+    out.print(table("记录 / record", ["字段 field", "值 value"], [list(line) for line in opened.record.items()]))
 
 
 @quarantine_app.command("replay")
@@ -286,7 +251,7 @@ def quarantine_replay(item: str, file: FileOption = HERE, as_json: JsonOption = 
     """下次运行时重新读取并判定 / Read and judge the record anew at its link's next run."""
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         quarantine = open_federation(file).services.quarantine
         found = quarantine.find(item)
         quarantine.replay(found, getpass.getuser())
@@ -300,7 +265,7 @@ def link_release(link: str, file: FileOption = HERE, as_json: JsonOption = False
     """放行被拦截的链路一次 / Let a held link's next run pass its guards once."""
     from federation.runtime import open_federation
 
-    with _reporting(as_json):
+    with reporting(as_json):
         open_federation(file).services.links.release(link, getpass.getuser())
     typer.echo(json.dumps({"ok": True, "link": link}) if as_json else f"✓ {link}")
 
@@ -314,18 +279,9 @@ def example_create(
     """生成示例联邦及其业务系统 / Create the sample federation and its systems in a folder."""
     from examples.beijing.build import create
 
-    with _reporting(False):
+    with reporting(False):
         made = create(folder, residents=residents, seed=seed)
     out.print(f"[green]✓[/green] {made}\n  fedsync check -f {folder}")
-
-
-def _table(title: str, heads: list[str], rows: list[list[Any]]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    return table
 
 
 def main() -> None:
