@@ -18,7 +18,7 @@ class Account:
     """What became of everything read at one end: rows, deletions, unreadable rows.
 
     `delivered`: at least one group (or the deletion) went to the other end. `unchanged`: nothing to do. `quarantined`: a gate
-    or the reader set it aside. `held`: waits for a ruling. `out_of_scope`: not this link's to carry.
+    or the reader set it aside. `held`: waits for a ruling, or for a link beyond. `out_of_scope`: not this link's to carry.
     """
 
     read: int
@@ -44,15 +44,17 @@ def account(side: str, end: End, plan: Plan, agreed: pa.Array, blocked_down: pa.
     """The account of one end (`upper` or `lower`) after the gate has judged."""
     events = _events(end, agreed)
     fates = (
-        _fates(side, end, plan, agreed, blocked_down, blocked_up) if plan.decisions.num_rows else {"unchanged": events}
+        _fates(side, end, plan, agreed, blocked_down, blocked_up)
+        if plan.decisions.num_rows or plan.waiting.num_rows
+        else {"unchanged": events}
     )
-    set_aside = len(end.side.frozen.unique())
+    set_aside, waiting = len(end.side.frozen.unique()), len(end.waiting.unique())
     return Account(
         read=events + set_aside,
         delivered=fates.get("delivered", 0),
         unchanged=fates.get("unchanged", 0),
-        quarantined=fates.get("quarantined", 0) + set_aside - end.out_of_scope.num_rows,
-        held=fates.get("held", 0),
+        quarantined=fates.get("quarantined", 0) + set_aside - end.out_of_scope.num_rows - waiting,
+        held=fates.get("held", 0) + waiting,
         out_of_scope=end.out_of_scope.num_rows,
     ).check(side)
 
@@ -71,10 +73,13 @@ def _fates(
         ("2", "seed_down", "'delete_down', 'retract'") if side == "upper" else ("3", "seed_up", "'delete_up'")
     )
     moves = " OR ".join(f"move_{group.name} = {code}" for group in plan.groups)
-    raises = " OR ".join(f"raise_{group.name} = '{side}' OR lost_{group.name} = '{side}'" for group in plan.groups)
+    raises = " OR ".join(
+        f"'{side}' IN (raise_{group.name}, lost_{group.name}, carry_{group.name})" for group in plan.groups
+    )
     with tables(
         side=end.side.rows,
         decisions=plan.decisions,
+        waiting=plan.waiting,
         agreed=pa.table({"key": agreed}),
         bd=pa.table({"key": blocked_down}),
         bu=pa.table({"key": blocked_up}),
@@ -86,7 +91,8 @@ def _fates(
             fated AS (
                 SELECT e.key,
                     coalesce(action = '{seed}' OR {moves}, false) AS sends, coalesce(action IN ({removals}), false) AS removes,
-                    coalesce(raised_by = '{side}' OR {raises}, false) AS proposes
+                    coalesce(raised_by = '{side}' OR action = 'contest' OR {raises}, false)
+                        OR e.key IN (SELECT key FROM waiting WHERE side = '{side}') AS proposes
                 FROM events e LEFT JOIN decisions d USING (key)
             )
             SELECT CASE WHEN sends AND {blocked} THEN 'quarantined'

@@ -75,10 +75,24 @@ class Dataset(Declared):
     schedule: str = Option(default="*/10 * * * *", description="cron of the sweep that looks for changes")
     freshness: int = Option(default=24 * 60, gt=0, description="minutes within which the data must reach every node")
     full_every: int = Option(default=24 * 60, ge=0, description="minutes after which a link compares all keys again")
-    on_correction: Literal["revert", "hold"] = "revert"
+    on_correction: Literal["revert", "hold"] = Option(
+        default="revert",
+        description="what becomes of a proposed value until it is ruled on: put back, or left standing",
+    )
+    correction_days: int = Option(
+        default=10, ge=1, description="working days within which a correction is to be ruled on"
+    )
+    on_contest: Literal["latest", "review"] = Option(
+        default="review",
+        description="two children claim one key: the later `version` wins, or a person at their parent rules",
+    )
     max_loss: float = Option(
         default=0.5, gt=0, le=1, description="a side that loses a larger share of its rows at once stops the link"
     )
+    max_change: float = Option(
+        default=0.8, gt=0, le=1, description="a side that changes a larger share of its rows at once stops the link"
+    )
+    clock_tolerance: int = Option(default=60, ge=1, description="minutes that a clock may be off before the link stops")
 
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:
@@ -147,6 +161,8 @@ class Dataset(Declared):
                 yield (*here, "values"), "only an enum lists values", "只有枚举才列出取值"
 
     def _shared_faults(self) -> Iterator[Fault]:
+        if self.on_contest == "latest" and self.version is None:
+            yield ("on_contest",), "`latest` needs the dataset's `version` field", "latest 需要数据集声明 version"
         for name, spec in self.fields.items():
             here = ("fields", name, "authority")
             if spec.authority == SHARED and self.version is None:
@@ -173,6 +189,14 @@ class Dataset(Declared):
         """Neighbouring levels, top down: (upper, lower)."""
         return tuple(zip(self.levels, self.levels[1:]))
 
+    def may_create(self, level: str) -> bool:
+        """Whether nodes of this level may create records."""
+        return level in self.originates
+
+    def may_retire(self, level: str) -> bool:
+        """Whether nodes of this level may delete records."""
+        return level in (self.retires or self.originates)
+
     def upper_of(self, level: str) -> str | None:
         """The dataset's level above `level`, None at the top."""
         position = self.levels.index(level)
@@ -186,11 +210,15 @@ class Dataset(Declared):
 
 @dataclass(frozen=True)
 class Group:
-    """The fields of one authority that a link carries. `direction` says whose value is true on this link."""
+    """The fields of one authority that are visible on the same levels: on each hop, all of them travel or none.
+
+    `direction` says whose value is true on this link. `authority`: a level, or `shared`.
+    """
 
     name: str
     direction: Literal["descending", "ascending", "shared"]
     fields: tuple[str, ...]
+    authority: str
 
 
 @dataclass(frozen=True)
@@ -209,34 +237,45 @@ class LinkContract:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The travelling fields by authority, key fields aside; at least the jurisdiction's group exists."""
-        by_authority: dict[str, list[str]] = {}
+        """The travelling fields by authority and visibility, key fields aside; at least the jurisdiction's group exists.
+
+        A group has the same name and the same fields on every hop that carries it, so that what two links agreed on can be
+        compared: a node passes on only what the link towards the authority agreed on.
+        """
+        found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         for name in self.fields:
             if name not in self.dataset.key:
-                by_authority.setdefault(self.dataset.fields[name].authority, []).append(name)
+                place = (self.dataset.fields[name].authority, self.dataset.visible(name))
+                found.setdefault(place, []).append(name)
         order = [*LEVELS, SHARED]
         return tuple(
-            Group(authority, self._direction(authority), tuple(names))
-            for authority, names in sorted(by_authority.items(), key=lambda item: order.index(item[0]))
+            Group(self._name(authority, visible), self._direction(authority), tuple(names), authority)
+            for (authority, visible), names in sorted(
+                found.items(), key=lambda item: (order.index(item[0][0]), -len(item[0][1]), item[0][1])
+            )
         )
+
+    def _name(self, authority: str, visible: tuple[str, ...]) -> str:
+        if set(visible) == set(self.dataset.levels):
+            return authority
+        shown = [level for level in LEVELS if level in visible]
+        return f"{authority}_{shown[0]}_{shown[-1]}"
 
     def _direction(self, authority: str) -> Literal["descending", "ascending", "shared"]:
         if authority == SHARED:
             return "shared"
         return "descending" if LEVELS.index(authority) <= LEVELS.index(self.upper) else "ascending"
 
-    def _reaches(self, levels: tuple[str, ...], side: Literal["upper", "lower"]) -> bool:
+    def relayed(self, side: Literal["upper", "lower"]) -> tuple[Group, ...]:
+        """The groups whose true value reaches this end from beyond it: the end passes it on, but does not own it."""
         if side == "upper":
-            return any(LEVELS.index(level) <= LEVELS.index(self.upper) for level in levels)
-        return any(LEVELS.index(level) >= LEVELS.index(self.lower) for level in levels)
+            return tuple(g for g in self.groups if g.direction == "descending" and g.authority != self.upper)
+        return tuple(g for g in self.groups if g.direction == "ascending" and g.authority != self.lower)
 
-    def may_create(self, side: Literal["upper", "lower"]) -> bool:
-        """Whether a record that is new at this end was created by a level entitled to do so."""
-        return self._reaches(self.dataset.originates, side)
-
-    def may_retire(self, side: Literal["upper", "lower"]) -> bool:
-        """Whether a record that vanished at this end was deleted by a level entitled to do so."""
-        return self._reaches(self.dataset.retires or self.dataset.originates, side)
+    def ruled_above(self, word: Literal["originates", "retires"], level: str) -> bool:
+        """Whether a level above this one may create (or delete) records: then a deed of this level is ruled on up there."""
+        levels = self.dataset.originates if word == "originates" else self.dataset.retires or self.dataset.originates
+        return any(LEVELS.index(entitled) < LEVELS.index(level) for entitled in levels)
 
     def group_of(self, name: str) -> Group | None:
         """The group that carries a field; None for a key field or one that does not travel here."""

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from connectors.base import Connector
 from federation.config import Binding, Link
 from federation.contract import Dataset
 from federation.errors import FedsyncError, LeaseHeld
+from federation.ledger.baselines import Manifest
+from federation.ledger.corrections import Correction
 from federation.ledger.links import LinkState
-from federation.link import Ends, LinkRun, Services
+from federation.link import Ends, LinkRun
 from federation.outcome import Outcome
 from federation.proposals import node_faults
 from federation.reading import Reading, read_node
+from federation.services import Services
 
 Opener = Callable[[Binding], Connector]
 Progress = Callable[[Outcome], None]
@@ -48,6 +53,11 @@ class CascadeResult:
     def moved(self) -> int:
         """Rows written or deleted anywhere."""
         return sum(o.descended + o.ascended + o.removed_below + o.removed_above for o in self.outcomes)
+
+    @property
+    def restless(self) -> bool:
+        """Whether anything moved, corrections included."""
+        return any(outcome.moved for outcome in self.outcomes)
 
 
 class Federation:
@@ -76,8 +86,8 @@ class Federation:
         """Ask every node cheaply whether it may have changed since its links last settled."""
         contract = self.config.dataset(dataset)
         states = self.services.links.all(dataset)
-        asked = {item.link_id for item in self.services.quarantine.open_items(dataset=dataset, state="replay")}
         links = list(self.config.all_links(dataset))
+        asked = self._asked(contract, links, states)
         awake = {link.id for link in links if self._must_run(contract, link, states) or link.id in asked}
         quiet = [link for link in links if link.id not in awake and link.id in states and states[link.id].state == "ok"]
         codes = sorted({region.code for link in quiet for region in (link.upper, link.lower)})
@@ -93,6 +103,35 @@ class Federation:
                 parents[link.upper.level].add(link.upper.code)
         unreachable = {code: str(token) for code, token in tokens.items() if isinstance(token, FedsyncError)}
         return News({level: sorted(found) for level, found in parents.items()}, unreachable)
+
+    def _asked(self, contract: Dataset, links: Sequence[Link], states: dict[str, LinkState]) -> set[str]:
+        """Links that are due though no node may have changed: replays, rulings, corrections on their way, what waited for a
+        neighbouring link that has got on, and whatever a run left unfinished."""
+        services = self.services
+        asked = {item.link_id for item in services.quarantine.open_items(dataset=contract.name, state="replay")}
+        asked |= {state.link_id for state in states.values() if state.intent is not None}
+        for contest in services.contests.standing(contract.name):
+            state = states.get(contest.link_id)
+            if contest.ruled and state and (state.last_ok is None or state.last_ok < contest.ruled):
+                asked.add(contest.link_id)
+        active = services.corrections.active(contract.name)
+        asked |= {link for correction in active if (link := services.link_for(correction)) is not None}
+        for region in {c.target for c in active if c.state == "waiting" and c.target}:
+            if self._ruled_on(contract.name, region):
+                asked.add(services.link_at(contract.name, region) or "")
+        by_id = {link.id: link for link in links}
+        for (link_id, side), mark in services.waiting.marks().items():
+            if link_id in by_id and services.mark(by_id[link_id], side, states) != mark:
+                asked.add(link_id)
+        return asked
+
+    def _ruled_on(self, dataset: str, region: str) -> bool:
+        """Whether a node's people wrote a ruling beside a correction; a node that does not answer says no."""
+        try:
+            with self.node(dataset, region) as connector:
+                return bool(connector.capabilities.corrections and connector.rulings().num_rows)
+        except FedsyncError:
+            return False
 
     def _must_run(self, contract: Dataset, link: Link, states: dict[str, LinkState]) -> bool:
         """Whether a link needs no probe to be due: failed, released, never compared for too long, or new.
@@ -124,6 +163,7 @@ class Federation:
         with self.node(dataset, upper) as connector:
             if any(state.last_ok is None for state in states):
                 connector.prepare()
+            self.services.desk(self.config.dataset(dataset), self.config.tree[upper]).work(connector)
             runs = [
                 LinkRun(self.services, self.config.link(dataset, state.lower), Ends(connector, connector))
                 for state in states
@@ -158,13 +198,17 @@ class Federation:
         errors: dict[str, FedsyncError] = {}
         with self.node(dataset, upper) as above:
             shared: tuple[str | None, str | None] = (None, None)
+            touched, displaced = frozenset[str](), frozenset[str]()
             passed = [reading.token] if reading is not None and reading.token is not None else []
             for lower in lowers:
                 link = self.config.link(dataset, lower)
                 try:
                     with self.node(dataset, lower) as below:
-                        ends = Ends(above, below, *shared)
-                        outcome = LinkRun(self.services, link, ends, force_full=force_full).run(reading)
+                        ends = Ends(above, below, *shared, touched)
+                        try:
+                            outcome = LinkRun(self.services, link, ends, force_full=force_full).run(reading)
+                        finally:
+                            touched, displaced = ends.touched, displaced | ends.displaced
                         shared = (ends.upper_cursor, ends.upper_token)
                         passed += [ends.upper_token] if ends.upper_token is not None else []
                 except FedsyncError as error:
@@ -174,8 +218,19 @@ class Federation:
                 if progress:
                     progress(outcome)
         if shared[1] is not None:
-            self.services.links.advance_upper(dataset, upper, lowers, passed, *shared)
+            concerned = self._holding(dataset, lowers, displaced)
+            others = [lower for lower in lowers if lower not in concerned]
+            self.services.links.advance_upper(dataset, upper, others, passed, *shared)
         return outcomes, errors
+
+    def _holding(self, dataset: str, lowers: Sequence[str], keys: Collection[str]) -> set[str]:
+        """The children whose link agreed on one of these records."""
+        if not keys:
+            return set()
+        wanted = pa.array(sorted(keys), pa.string())
+        baselines = self.services.baselines
+        states = self.services.links.states([f"{dataset}/{lower}" for lower in lowers]).values()
+        return {s.lower for s in states if baselines.pick(Manifest.parse(s.baseline), {}, wanted).num_rows}
 
     def sync_parent(
         self, dataset: str, upper: str, *, force_full: bool = False, progress: Progress | None = None
@@ -209,7 +264,7 @@ class Federation:
         """Sync a dataset down and up until nothing moves. `region`: only links inside it (and the one above it)."""
         result = CascadeResult()
         for number in range(ROUNDS):
-            moved = 0
+            restless = False
             for upper in self._parents(dataset, region):
                 one = self.sync_parent(dataset, upper, force_full=force_full and number == 0, progress=progress)
                 result.outcomes += one.outcomes
@@ -217,8 +272,8 @@ class Federation:
                 for outcome in one.outcomes:
                     if outcome.error is None:
                         result.errors.pop(outcome.link_id, None)
-                moved += one.moved
-            if not moved:
+                restless = restless or one.restless
+            if not restless:
                 return result
         raise FedsyncError(
             f"{dataset} did not come to rest in {ROUNDS} rounds: two ends keep correcting each other",
@@ -244,6 +299,32 @@ class Federation:
             tree.ancestor(parent, tree[region].level) == tree[region]
             or tree.ancestor(region, tree[parent].level) == tree[parent]
         )
+
+    def rule(self, prefix: str, verdict: str, reason: str, actor: str) -> Correction:
+        """Accept, reject or withdraw a correction. What is accepted is written at the authority's node at once; if that does not
+        answer, the error says so and the next run writes it. The outcome travels back with the next runs of the links between.
+        """
+        corrections = self.services.corrections
+        correction = corrections.find(prefix)
+        allowed = ("raised", "waiting") if verdict == "withdrawn" else ("waiting",)
+        if correction.state not in allowed:
+            raise FedsyncError(
+                f"this correction is {correction.state} and stands at {self.config.tree[correction.at or '']}",
+                "该校核未在待裁定状态",
+                todo="先同步使其到达权威方 / sync until it has arrived at its authority"
+                if correction.state == "raised"
+                else "fedsync correction show",
+                dataset=correction.dataset,
+                key=correction.key,
+            )
+        with self.services.ledger.transaction() as connection:
+            corrections.settle(connection, correction, verdict, actor, reason)
+        if verdict == "accepted":
+            assert correction.target is not None
+            with self.node(correction.dataset, correction.target) as connector:
+                region = self.config.tree[correction.target]
+                self.services.desk(self.config.dataset(correction.dataset), region).carry_out(connector)
+        return corrections.find(correction.correction_id)
 
     def stage(self, reading: Reading) -> Path:
         """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).

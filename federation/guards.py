@@ -2,41 +2,122 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from federation.config import Link
+from federation.contract import Group
 from federation.delivery import Judged
 from federation.errors import LinkHeld
 from federation.gate import Gate
+from federation.ledger.links import LinkState
+from federation.reading import Reading
+from federation.regions import Region
 from federation.sides import End
+from federation.vector import tables
 
 FEW = 5
 """Losing fewer rows than this never looks sudden, unless nothing is left."""
+MANY = 20
+"""Changing fewer rows than this is never a mass change."""
 
 
-def check_guards(link: Link, ends: tuple[End, End], agreed: pa.Array, *, released: bool) -> None:
-    """Raise LinkHeld if an end lost a larger share of what was agreed on than the contract allows (`max_loss`)."""
-    if released or not len(agreed):
+def check_clock(link: Link, state: LinkState, now: datetime) -> None:
+    """Raise LinkHeld if this machine's clock runs behind the link's own past by more than the contract tolerates."""
+    behind = state.last_run - now if state.last_run is not None else timedelta()
+    if not state.released and behind > timedelta(minutes=link.contract.dataset.clock_tolerance):
+        raise LinkHeld(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M}, but the link ran at {state.last_run:%Y-%m-%d %H:%M} already",
+            "本机时钟早于上次运行时间",
+            todo=f"校准时钟后放行 / set the clock, then: fedsync link release {link.id}",
+        )
+
+
+def check_schema(link: Link, upper: Reading, lower: Reading, agreed: int) -> None:
+    """Raise LinkHeld if a system has no column any more for a field that travels on this link and that was agreed on."""
+    if not agreed:
         return
-    for end, region in zip(ends, (link.upper, link.lower)):
-        rows = end.side.rows
-        gone = rows.filter(
-            pc.and_(pc.equal(rows.column("state"), "gone"), pc.is_in(rows.column("key"), agreed))
-        ).num_rows
-        emptied = gone == len(agreed) and gone > 1
-        if emptied or (gone >= FEW and gone > link.contract.dataset.max_loss * len(agreed)):
+    for reading, region in ((upper, link.upper), (lower, link.lower)):
+        lost = [name for name in link.contract.fields if name in reading.missing]
+        if lost:
+            labels = "、".join(link.contract.dataset.fields[name].label for name in lost)
             raise LinkHeld(
-                f"{region} lost {gone} of {len(agreed)} records at once",
-                f"{region} 一次少了 {len(agreed)} 条中的 {gone} 条",
-                todo=f"核对数据后放行 / look at its data, then: fedsync link release {link.id}",
+                f"{region} has no column any more for: {', '.join(lost)}",
+                f"{region} 缺少列：{labels}",
+                todo=f"补回该列，或放行（其值视为空） / bring it back, or release (its values count as empty): fedsync link release {link.id}",
                 region=str(region),
             )
 
 
-def check_share(link: Link, gate: Gate | None, down: Judged, up: Judged, *, released: bool) -> None:
+def check_guards(link: Link, ends: tuple[End, End], baseline: pa.Table, now: datetime) -> None:
+    """Raise LinkHeld if an end lost or changed a larger share of what was agreed on than the contract allows, or if its records
+    come from the future.
+
+    Only what an end's own people did counts: what it passes on for a link beyond has passed the guards there.
+    """
+    for side, end, region in (("upper", ends[0], link.upper), ("lower", ends[1], link.lower)):
+        if baseline.num_rows:
+            relayed = {group.name for group in link.contract.relayed(side)}  # type: ignore[arg-type]
+            own = [group for group in link.contract.groups if group.name not in relayed]
+            gone, changed = _counts(end, baseline, own)
+            _check_loss(link, region, gone, baseline.num_rows)
+            _check_change(link, region, changed, baseline.num_rows)
+        _check_future(link, region, end, now)
+
+
+def _counts(end: End, baseline: pa.Table, own: list[Group]) -> tuple[int, int]:
+    differs = " OR ".join(f"s.fp_{group.name} <> b.fp_{group.name}" for group in own) or "false"
+    with tables(s=end.side.rows, b=baseline) as engine:
+        found = engine.sql(
+            f"""SELECT count(*) FILTER (WHERE s.state = 'gone' AND NOT s.passed_on),
+                       count(*) FILTER (WHERE s.state = 'have' AND ({differs}))
+                FROM s JOIN b ON b.key = s.key"""
+        ).fetchall()[0]
+    return int(found[0]), int(found[1])
+
+
+def _check_loss(link: Link, region: Region, gone: int, agreed: int) -> None:
+    emptied = gone == agreed and gone > 1
+    if emptied or (gone >= FEW and gone > link.contract.dataset.max_loss * agreed):
+        raise LinkHeld(
+            f"{region} lost {gone} of {agreed} records at once",
+            f"{region} 一次少了 {agreed} 条中的 {gone} 条",
+            todo=f"核对数据后放行 / look at its data, then: fedsync link release {link.id}",
+            region=str(region),
+        )
+
+
+def _check_change(link: Link, region: Region, changed: int, agreed: int) -> None:
+    if changed >= MANY and changed > link.contract.dataset.max_change * agreed:
+        raise LinkHeld(
+            f"{region} changed {changed} of {agreed} records at once",
+            f"{region} 一次改动了 {agreed} 条中的 {changed} 条",
+            todo=f"核对数据后放行 / look at its data, then: fedsync link release {link.id}",
+            region=str(region),
+        )
+
+
+def _check_future(link: Link, region: Region, end: End, now: datetime) -> None:
+    dataset = link.contract.dataset
+    if dataset.version is None or dataset.fields[dataset.version].type != "timestamp":
+        return
+    limit = int((now + timedelta(minutes=dataset.clock_tolerance)).timestamp() * 1_000_000)
+    ahead = pc.sum(pc.greater(end.side.rows.column("version"), limit)).as_py() or 0
+    if ahead:
+        label = dataset.fields[dataset.version].label
+        raise LinkHeld(
+            f"{ahead} record(s) of {region} carry a {dataset.version} in the future",
+            f"{region} 有 {ahead} 条记录的“{label}”晚于当前时间",
+            todo=f"校准该系统时钟并改正，或放行 / set that system's clock and mend them, or: fedsync link release {link.id}",
+            region=str(region),
+        )
+
+
+def check_share(link: Link, gate: Gate | None, down: Judged, up: Judged) -> None:
     """Raise LinkHeld if a larger share of the moving records failed than the suite allows."""
-    if released or gate is None:
+    if gate is None:
         return
     for judged, region in ((down, link.upper), (up, link.lower)):
         if judged.offered >= gate.min_records and judged.failing_share > gate.max_failing_share:

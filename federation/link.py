@@ -9,51 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Connector
-from federation.accounting import Account, account
-from federation.config import Config, Link
-from federation.delivery import Judged, batch_of, judge, plan_delivery
+from federation.config import Link
+from federation.correcting import Desk
+from federation.delivery import batch_of, judge, plan_delivery
 from federation.errors import AccountingError, Conflict, FedsyncError, LinkHeld, located
-from federation.gate import Gate
-from federation.guards import check_guards, check_share
-from federation.ledger.baselines import Baselines, Manifest
-from federation.ledger.corrections import Corrections
-from federation.ledger.links import Lease, Links, LinkState
-from federation.ledger.quarantine import Quarantine
-from federation.ledger.schema import receipt as receipt_table
+from federation.failpoints import reached
+from federation.guards import check_clock, check_guards, check_schema, check_share
+from federation.intents import intent_of, recovered
+from federation.ledger.baselines import Manifest
+from federation.ledger.links import Lease, LinkState
 from federation.ledger.schema import run as run_table
-from federation.ledger.store import Ledger
-from federation.merge import Plan, advance, merge
+from federation.merge import Rulings, merge
+from federation.merge_sql import UP
 from federation.outcome import Outcome
-from federation.proposals import faults_of, node_faults, proposals_of
-from federation.reading import KEY, Reading, read_node, refetched
-from federation.secrets import Keyring
-from federation.sides import End, lower_end, upper_end
+from federation.reading import KEY, Reading, read_node, refetched, spoken_of
+from federation.regions import Region
+from federation.services import Services
+from federation.settling import Round, Settlement
+from federation.sides import lower_end, upper_end
+from federation.vouch import Evidence, SideName
 
 ATTEMPTS = 3
 """How often a link run starts anew because an end was edited between our read and our write."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """What a link run works with; one per process."""
-
-    config: Config
-    ledger: Ledger
-    links: Links
-    baselines: Baselines
-    quarantine: Quarantine
-    corrections: Corrections
-    keyring: Keyring
-    gates: dict[str, Gate | None]
 
 
 @dataclass
@@ -61,28 +46,16 @@ class Ends:
     """The two open connectors of a link.
 
     `upper_cursor`: the state of a conditional upper end after our own last write. `upper_token`: its probe token then, if
-    nobody else wrote since it was read.
+    nobody else wrote since it was read. `touched`: keys that were written to the upper end since the shared reading was taken;
+    `displaced`: those among them that may have been another child's before.
     """
 
     upper: Connector
     lower: Connector
     upper_cursor: str | None = None
     upper_token: str | None = None
-
-
-@dataclass(frozen=True)
-class _Round:
-    """One attempt's findings, from read to gate."""
-
-    upper: Reading
-    lower: Reading
-    ends: tuple[End, End]
-    agreed: pa.Array
-    manifest: Manifest
-    plan: Plan
-    down: Judged
-    up: Judged
-    meanings: dict[str, str] = field(default_factory=dict)
+    touched: frozenset[str] = frozenset()
+    displaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -110,13 +83,16 @@ class LinkRun:
         self.gate = services.gates[self.dataset.name]
         self.force_full = force_full
         self.run_id = uuid.uuid4().hex
+        self.started = services.ledger.clock()
         self._trusts_tokens = True
+        self._corrections = True
 
     def run(self, reading: Reading | None = None) -> Outcome:
         """Sync the link. Raises LinkHeld, LeaseHeld, and whatever a connector raises; each names the link."""
         with located(dataset=self.dataset.name, link=self.link.id, region=str(self.link.lower)):
             lease, state = self.services.links.acquire(self.link)
             try:
+                reached("lease.taken")
                 return self._attempts(lease, state, reading)
             except FedsyncError as error:
                 self._settle_failure(lease, error)
@@ -136,14 +112,59 @@ class LinkRun:
         raise AssertionError("unreachable")
 
     def _once(self, lease: Lease, state: LinkState, reading: Reading | None) -> Outcome:
+        check_clock(self.link, state, self.services.ledger.clock())
+        if state.intent is not None:
+            state = self._recover(lease, state)
+            reading = None
+        self._corrections = self.services.corrections.concern(
+            self.dataset.name, (self.link.upper.code, self.link.lower.code)
+        )
+        ruled = self._desk(self.link.lower).work(self.ends.lower) if self._corrections else 0
         full = self.full_due(state)
         found = self._read(state, reading, full)
         if found is None:
-            return self._quiet(lease, state)
-        check_guards(self.link, found.ends, found.agreed, released=state.released)
-        check_share(self.link, self.gate, found.down, found.up, released=state.released)
+            return self._quiet(lease, ruled)
+        settlement = Settlement(self.services, self.link, self.run_id, self.started, found, full, ruled)
+        if not state.released:
+            check_schema(self.link, found.upper, found.lower, found.baseline.num_rows)
+            check_guards(self.link, found.ends, found.baseline, self.services.ledger.clock())
+            check_share(self.link, self.gate, found.down, found.up)
+        self._note_intent(lease, found)
         positions = self._apply(found)
-        return self._settle(lease, state, found, full, positions)
+        outcome = settlement.settle(
+            lease,
+            state,
+            identity=self.identity,
+            upper_cursor=positions[0].cursor,
+            lower_cursor=positions[1].cursor,
+            upper_token=positions[0].token,
+            lower_token=positions[1].token,
+        )
+        self._notify(settlement.changed)
+        return outcome
+
+    def _recover(self, lease: Lease, state: LinkState) -> LinkState:
+        """Finish what a run that died was about to write: settle what of it did arrive."""
+        reached("recover.before")
+        state = recovered(self.services, self.link, lease, state, self.ends.upper, self.ends.lower)
+        self._trusts_tokens = False
+        reached("recover.after")
+        return state
+
+    def _note_intent(self, lease: Lease, found: Round) -> None:
+        """Write ahead what is about to change at both ends: proof for the neighbouring links, and for whoever takes over."""
+        intent = intent_of(found.plan, found.change)
+        if not intent.num_rows:
+            return
+        reached("intent.file.before")
+        path = self.services.baselines.store_intent(self.link.id, intent)
+        reached("intent.file.after")
+        with self.services.ledger.transaction() as connection:
+            self.services.links.settle(connection, lease, intent=path)
+        reached("intent.noted")
+
+    def _desk(self, region: Region) -> Desk:
+        return self.services.desk(self.dataset, region)
 
     @cached_property
     def identity(self) -> str:
@@ -167,31 +188,29 @@ class LinkRun:
             return True
         return self.services.ledger.clock() - state.last_full >= timedelta(minutes=self.dataset.full_every)
 
-    def _read(self, state: LinkState, reading: Reading | None, full: bool) -> _Round | None:
-        replayed = self._replayed()
+    def _read(self, state: LinkState, reading: Reading | None, full: bool) -> Round | None:
+        again = self._again(state)
         if state.last_ok is None:
             self.ends.upper.prepare()
             self.ends.lower.prepare()
-        upper = self._read_upper(state, reading, full, replayed)
-        lower = self._read_lower(state, full, replayed)
+        reached("upper.read.before")
+        upper = self._read_upper(state, reading, full, again["upper"])
+        reached("upper.read.after")
+        reached("lower.read.before")
+        lower = self._read_end(self.ends.lower, state, full, again["lower"], state.lower_cursor, state.lower_token)
+        reached("lower.read.after")
         if not upper.anything and not lower.anything and upper.present is None and lower.present is None:
             return None
         return self._merge(state, upper, lower)
 
-    def _read_upper(
-        self, state: LinkState, reading: Reading | None, full: bool, replayed: dict[str, set[str]]
-    ) -> Reading:
+    def _read_upper(self, state: LinkState, reading: Reading | None, full: bool, again: set[str]) -> Reading:
         """What was read for all children, if it covers this link's cursor; else a read of our own."""
         covers = reading is not None and (reading.complete or (not full and reading.since == state.upper_cursor))
         if reading is None or not covers or reading.fences.get(self.link.id) != state.fence:
-            return self._read_end(self.ends.upper, state, full, replayed["down"], state.upper_cursor, state.upper_token)
-        if replayed["down"] and not reading.complete:
-            return refetched(self.ends.upper, reading, pa.array(sorted(replayed["down"]), pa.string()))
+            return self._read_end(self.ends.upper, state, full, again, state.upper_cursor, state.upper_token)
+        if again and not reading.complete:
+            return refetched(self.ends.upper, reading, pa.array(sorted(again), pa.string()))
         return reading
-
-    def _read_lower(self, state: LinkState, full: bool, replayed: dict[str, set[str]]) -> Reading:
-        again = replayed["up"] | replayed["read"]
-        return self._read_end(self.ends.lower, state, full, again, state.lower_cursor, state.lower_token)
 
     def _read_end(
         self, end: Connector, state: LinkState, full: bool, again: set[str], cursor: str | None, token: str | None
@@ -199,26 +218,41 @@ class LinkRun:
         settled = token if self._trusts_tokens and not full and state.state == "ok" else None
         return read_node(end, None if full else cursor, sweep=full, again=again, settled=settled)
 
-    def _replayed(self) -> dict[str, set[str]]:
-        asked: dict[str, set[str]] = {"up": set(), "down": set(), "read": set()}
-        for item in self.services.quarantine.open_items(link_id=self.link.id, state="replay"):
-            asked[item.direction].add(item.key)
-        return asked
+    def _again(self, state: LinkState) -> dict[str, set[str]]:
+        """Keys to read at an end whether they changed there or not: replayed, waiting, contested, or to be compared."""
+        services, dataset = self.services, self.dataset.name
+        waits = services.waiting.keys(self.link.id)
+        both = waits["upper"] | waits["lower"]
+        again: dict[str, set[str]] = {"upper": set(both), "lower": set(both)}
+        for item in services.quarantine.open_items(link_id=self.link.id, state="replay"):
+            again["upper" if item.direction == "down" else "lower"].add(item.key)
+        contested = {contest.key for contest in services.contests.of_link(self.link.id)}
+        again["upper"] |= contested
+        again["lower"] |= contested
+        if not self._corrections:
+            return again
+        again["lower"] |= {correction.key for correction in services.corrections.refused(self.link.id)}
+        for side, region in (("upper", self.link.upper), ("lower", self.link.lower)):
+            waiting = services.corrections.at_authority(dataset, region.code, "waiting")
+            again[side] |= {correction.key for correction in waiting if not correction.checked}
+        return again
 
-    def _merge(self, state: LinkState, upper: Reading, lower: Reading) -> _Round:
+    def _merge(self, state: LinkState, upper: Reading, lower: Reading) -> Round:
+        reached("merge.before")
         contract, secret = self.link.contract, self.services.keyring.fingerprint
-        meanings = {group.name: self._meaning(group.fields) for group in contract.groups}
+        meanings = self.services.meanings(contract)
         manifest = Manifest.parse(state.baseline)
         baseline = self.services.baselines.read(manifest, meanings)
-        agreed = baseline.column("key").combine_chunks()
         routes = self.services.config.tree.routes(self.link.lower.level)
+        rulings = self._rulings()
+        upper = self._up_to_date(upper, pa.concat_arrays([spoken_of(lower), baseline.column("key").combine_chunks()]))
         for _ in range(ATTEMPTS):
-            spoken = pa.concat_arrays(
-                [lower.rows.column(KEY).combine_chunks(), lower.outside.column(KEY).combine_chunks()]
-            )
-            above = upper_end(self.link, upper, routes, agreed, spoken, secret)
-            below = lower_end(self.link, lower, agreed, above.rows.column(KEY).combine_chunks(), secret)
-            plan = merge(baseline, above.side, below.side, contract)
+            evidence = self._evidence("upper", meanings), self._evidence("lower", meanings)
+            spoken = spoken_of(lower)
+            above = upper_end(self.link, upper, routes, baseline, spoken, secret, evidence[0])
+            told = above.rows.column(KEY).combine_chunks()
+            below = lower_end(self.link, lower, baseline, told, secret, evidence[1])
+            plan = merge(baseline, above.side, below.side, contract, rulings)
             if not len(plan.needs_upper) and not len(plan.needs_lower):
                 break
             if len(plan.needs_upper):
@@ -231,15 +265,39 @@ class LinkRun:
             )
         down = judge(plan_delivery(plan, contract, "down", above.rows), self.gate)
         up = judge(plan_delivery(plan, contract, "up", below.rows), self.gate)
-        return _Round(upper, lower, (above, below), agreed, manifest, plan, down, up, meanings)
+        reached("merge.after")
+        return Round(upper, lower, (above, below), baseline, manifest, plan, down, up, meanings, evidence)
 
-    def _meaning(self, fields: tuple[str, ...]) -> str:
-        specs = [
-            (name, self.dataset.fields[name].model_dump(include={"type", "scale", "normalise"})) for name in fields
-        ]
-        return hashlib.sha256(json.dumps(specs).encode()).hexdigest()[:16]
+    def _up_to_date(self, upper: Reading, concerned: pa.Array) -> Reading:
+        """The shared reading without what siblings have overwritten since: merged as it was read, it would undo their edits."""
+        touched = pa.array(sorted(self.ends.touched), pa.string())
+        old = touched.filter(pc.is_in(touched, concerned)) if len(touched) else touched
+        return refetched(self.ends.upper, upper, old) if len(old) else upper
 
-    def _apply(self, found: _Round) -> tuple[_Position, _Position]:
+    def _evidence(self, side: SideName, meanings: dict[str, str]) -> Evidence:
+        """What the links beyond an end agreed on. Asked after the end was read: what they agreed on before may be old."""
+        services, link = self.services, self.link
+        beyond, siblings = services.neighbours(link, side)
+        region = link.upper if side == "upper" else link.lower
+        states = services.links.states([*beyond, *siblings])
+        return Evidence(
+            side,
+            services.baselines,
+            meanings,
+            [states[name] for name in beyond if name in states],
+            [states[name] for name in siblings if name in states],
+            services.tombstones.owed(link.id, region.code),
+        )
+
+    def _rulings(self) -> Rulings:
+        services = self.services
+        standing = services.corrections.refused(self.link.id) if self._corrections else []
+        refused = [{"key": c.key, "group": c.group, "fp": c.group_fp} for c in standing]
+        schema = pa.schema([("key", pa.string()), ("group", pa.string()), ("fp", pa.binary())])
+        awarded = services.contests.awarded(self.link.id)
+        return Rulings(pa.Table.from_pylist(refused, schema=schema), pa.array(awarded, pa.string()))
+
+    def _apply(self, found: Round) -> tuple[_Position, _Position]:
         """Up first: a record that is retracted below must have handed over its people's last edits.
 
         Returns where both ends stand after our writes; where somebody else may have written as well, where they stood before.
@@ -247,13 +305,29 @@ class LinkRun:
         contract, ends, nothing = self.link.contract, self.ends, pa.array([], pa.string())
         upper = _Position(ends.upper_cursor or found.upper.cursor, ends.upper_token or found.upper.token)
         up = batch_of(found.up.delivery, contract, upper.cursor, nothing)
+        reached("upper.apply.before")
         applied = self._write(ends.upper, replace(up, token=upper.token))
+        reached("upper.apply.after")
         if applied is not None:
+            brought = [key for _, rows in found.up.delivery.parts for key in rows.column(KEY).to_pylist()]
+            removed = found.up.delivery.removals.to_pylist()
+            ends.touched |= {*brought, *removed}
+            ends.displaced |= {*self._placed(found), *removed}
             ends.upper_cursor = applied.cursor or ends.upper_cursor
             ends.upper_token = applied.token or ends.upper_token
         lower = _Position(found.lower.cursor, found.lower.token)
         down = batch_of(found.down.delivery, contract, lower.cursor, found.up.blocked)
-        return upper.after(applied), lower.after(self._write(ends.lower, replace(down, token=lower.token)))
+        reached("lower.apply.before")
+        written = self._write(ends.lower, replace(down, token=lower.token))
+        reached("lower.apply.after")
+        return upper.after(applied), lower.after(written)
+
+    def _placed(self, found: Round) -> list[str]:
+        """Keys of rows that appear at the upper end, or change their jurisdiction there."""
+        group = self.link.contract.group_of(self.dataset.jurisdiction)
+        moved = f" OR move_{group.name} = {UP}" if group is not None else ""
+        keys: list[str] = found.plan.where(f"action = 'seed_up'{moved}").column("key").to_pylist()
+        return keys
 
     def _write(self, end: Connector, batch: Batch) -> Applied | None:
         rows, keys = sum(part.num_rows for part in batch.upserts), batch.deletes.num_rows
@@ -270,111 +344,19 @@ class LinkRun:
             )
         return applied
 
-    def _settle(
-        self, lease: Lease, state: LinkState, found: _Round, full: bool, positions: tuple[_Position, _Position]
-    ) -> Outcome:
-        services, now = self.services, self.services.ledger.clock()
-        accounts = self._accounts(found)
-        change = advance(found.plan, found.down.blocked, found.up.blocked)
-        manifest = services.baselines.write(self.link.id, found.manifest, found.meanings, change)
-        outcome = self._outcome(found, accounts)
-        faults = faults_of(self.link, found.down, found.up, found.ends)
-        unreadable = node_faults(self.link.lower, self.dataset, found.lower)
+    def _quiet(self, lease: Lease, ruled: int) -> Outcome:
+        """Nothing changed at either end: note that we looked, and let corrections pass."""
+        now, services = self.services.ledger.clock(), self.services
         with services.ledger.transaction() as connection:
-            services.links.settle(
-                connection,
-                lease,
-                identity=self.identity,
-                baseline=manifest.dump(),
-                upper_cursor=positions[0].cursor,
-                lower_cursor=positions[1].cursor,
-                upper_token=positions[0].token,
-                lower_token=positions[1].token,
-                state="ok",
-                reason_zh=None,
-                reason_en=None,
-                released=False,
-                last_run=now,
-                last_ok=now,
-                last_full=now if full else state.last_full,
-                last_moved=now if outcome.moved else state.last_moved,
-            )
-            self._receipts(connection, found)
-            released = services.quarantine.record_run(
-                connection, self.link, self.dataset, found.upper, found.lower, faults, unreadable
-            )
-            services.corrections.record(connection, proposals_of(self.link, found.plan, found.ends))
-            self._record_run(connection, outcome)
-            if outcome.moved or faults:
-                services.ledger.audit(connection, "engine", "link.settle", self.link.id, json.dumps(outcome.summary()))
-        services.baselines.collect(self.link.id, manifest)
-        self._notify(bool(faults or unreadable or released))
-        return outcome
-
-    def _accounts(self, found: _Round) -> tuple[Account, Account]:
-        judged = (found.plan, found.agreed, found.down.blocked, found.up.blocked)
-        return account("upper", found.ends[0], *judged), account("lower", found.ends[1], *judged)
-
-    def _outcome(self, found: _Round, accounts: tuple[Account, Account]) -> Outcome:
-        held_back = pc.is_in(found.down.delivery.removals, found.up.blocked)
-        return Outcome(
-            run_id=self.run_id,
-            link_id=self.link.id,
-            upper=self.link.upper.code,
-            lower=self.link.lower.code,
-            descended=sum(rows.num_rows for _, rows in found.down.delivery.parts),
-            ascended=sum(rows.num_rows for _, rows in found.up.delivery.parts),
-            removed_below=len(held_back) - (pc.sum(held_back).as_py() or 0),
-            removed_above=len(found.up.delivery.removals),
-            quarantined=accounts[0].quarantined + accounts[1].quarantined,
-            held=accounts[0].held + accounts[1].held,
-            warned=found.down.warned + found.up.warned,
-            accounts={"upper": asdict(accounts[0]), "lower": asdict(accounts[1])},
+            services.links.settle(connection, lease, last_run=now, last_ok=now)
+            crossed = services.cross(connection, self.link) if self._corrections else (0, 0)
+        self._notify(bool(sum(crossed) or ruled))
+        return replace(
+            Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code),
+            corrections_up=crossed[0],
+            corrections_down=crossed[1],
+            ruled=ruled,
         )
-
-    def _receipts(self, connection: Any, found: _Round) -> None:
-        for region, judged in ((self.link.lower, found.down), (self.link.upper, found.up)):
-            written = sum(rows.num_rows for _, rows in judged.delivery.parts)
-            if not written and not len(judged.delivery.removals):
-                continue
-            keys = [key for _, rows in judged.delivery.parts for key in rows.column(KEY).to_pylist()]
-            content = hashlib.sha256(
-                "\n".join(sorted([*keys, *judged.delivery.removals.to_pylist()])).encode()
-            ).hexdigest()
-            connection.execute(
-                receipt_table.insert().values(
-                    run_id=self.run_id,
-                    link_id=self.link.id,
-                    region=region.code,
-                    written=written,
-                    deleted=len(judged.delivery.removals),
-                    content=content,
-                    at=self.services.ledger.clock(),
-                )
-            )
-
-    def _record_run(self, connection: Any, outcome: Outcome, error: FedsyncError | None = None) -> None:
-        now = self.services.ledger.clock()
-        result = "ok" if error is None else "held" if isinstance(error, LinkHeld) else "failed"
-        connection.execute(
-            run_table.insert().values(
-                run_id=self.run_id,
-                link_id=self.link.id,
-                started=now,
-                finished=now,
-                outcome=result,
-                counts=json.dumps(outcome.summary()),
-                error=str(error) if error else None,
-            )
-        )
-
-    def _quiet(self, lease: Lease, state: LinkState) -> Outcome:
-        """Nothing changed at either end: note that we looked, and no more."""
-        now = self.services.ledger.clock()
-        with self.services.ledger.transaction() as connection:
-            self.services.links.settle(connection, lease, last_run=now, last_ok=now)
-        self._notify(False)
-        return Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code)
 
     def _settle_failure(self, lease: Lease, error: FedsyncError) -> None:
         held = isinstance(error, LinkHeld)
@@ -389,13 +371,27 @@ class LinkRun:
                 last_run=now,
             )
             nothing = Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code)
-            self._record_run(connection, nothing, error)
+            connection.execute(
+                run_table.insert().values(
+                    run_id=self.run_id,
+                    link_id=self.link.id,
+                    started=self.started,
+                    finished=now,
+                    outcome="held" if held else "failed",
+                    counts=json.dumps(nothing.summary()),
+                    error=str(error),
+                )
+            )
 
     def _notify(self, changed: bool) -> None:
-        """Show the people at both ends what was handed back to them."""
+        """Show the people at both ends what was handed back to them, and their corrections."""
+        reached("notify.before")
         for end, region in ((self.ends.lower, self.link.lower), (self.ends.upper, self.link.upper)):
-            if not end.capabilities.returns:
-                continue
-            items = self.services.quarantine.open_items(dataset=self.dataset.name, origin=region.code)
-            if items or changed:
-                end.notify(self.services.quarantine.returns(items, self.dataset))
+            if end.capabilities.returns:
+                items = self.services.quarantine.open_items(dataset=self.dataset.name, origin=region.code)
+                if items or changed:
+                    end.notify(self.services.quarantine.returns(items, self.dataset))
+            if end.capabilities.corrections and (self._corrections or changed):
+                shown = self._desk(region).shown()
+                if shown.num_rows or changed:
+                    end.show_corrections(shown)

@@ -1,27 +1,16 @@
 """The three-way merge of a link: pure, vectorised, Arrow in, Arrow out.
 
 `merge` looks at each key that either end or the baseline knows and decides, per field group, whose value is true on this hop.
-It does no I/O and reads no clock; DuckDB does the joins and spills to disk if it must.
+It does no I/O and reads no clock; DuckDB does the joins and spills to disk if it must. docs/semantics.md explains the rules and
+links each line of the decision table to its test; the rules themselves are in `federation.merge_sql`.
 
 What an end says of a key is its *state*: `have` (a row, with fingerprints), `gone` (no row), `left` (upper end only: the row
-is now another child's). A key that an end says nothing of is as the baseline has it, or, if the end was read whole, gone.
+is another child's). A key that an end says nothing of is as the baseline has it, or, if the end was read whole, gone.
 
-Row decisions (B: in the baseline, U/L: the upper/lower end has it):
-
-    B U L
-    0 1 0   created above: entitled → seed down; else held as a correction
-    0 0 1   created below: entitled → seed up; else held as a correction
-    0 1 1   both have it already: resolve each group without a base
-    1 1 1   resolve each group
-    1 0 1   deleted above: entitled → delete below; else a correction, and the row is seeded back up
-    1 1 0   deleted below: entitled → delete above; else a correction, and the row is seeded back down
-    1 0 0   gone at both ends: forget
-    1 left 1   now another child's: own edits below ascend, the row is retracted below
-    1 left 0   forget
-
-Group decisions (both have the row): equal → converged. Descending: the upper value goes down; if the lower end changed it, that
-is a correction as well. Ascending: the mirror image. Shared: the end that changed it; if both did, the later version, ties
-to the lower end. The first delivery of a record (seed) carries every visible field, the receiver's own included.
+An end speaks for itself or relays. It is *entitled* to the existence or absence of a row if its level originates or retires
+records, or if a link beyond it agreed on it. A group is *in doubt* at an end that relays it (the authority lies beyond) while it
+holds something else than the link beyond it agreed on: somebody edited it there who does not own it. What is in doubt goes
+nowhere: it waits until the link beyond has restored it or carried it to its authority.
 """
 
 from __future__ import annotations
@@ -33,19 +22,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from federation.contract import Group, LinkContract
+from federation.merge_sql import CONVERGED, DOWN, UP, decision_sql
 from federation.vector import tables
 
-NONE, CONVERGED, DOWN, UP = 0, 1, 2, 3
-"""What happens to one group of one key (`move_<group>`)."""
+
+def side_schema(groups: Sequence[Group]) -> pa.Schema:
+    """The columns of `Side.rows`."""
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("state", pa.string()),
+            ("version", pa.int64()),
+            *((f"fp_{group.name}", pa.binary()) for group in groups),
+            *((f"doubt_{group.name}", pa.bool_()) for group in groups),
+            ("entitled", pa.bool_()),
+            ("beyond", pa.bool_()),
+            ("passed_on", pa.bool_()),
+            ("moved", pa.bool_()),
+            ("arrived", pa.bool_()),
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class Side:
     """What one end of a link was found to hold.
 
-    `rows`: key, state (`have`, `gone`, `left`), `version` (int64, null if the contract has none) and `fp_<group>` for each
-    group; keys unique. `complete`: the end was read whole, so a key without a row is gone. `frozen`: keys whose row cannot
-    be read; nothing happens to them in this run.
+    `rows` (`side_schema`): key; state (`have`, `gone`, `left`); `version` (null if the contract has none); per group
+    `fp_<g>` and `doubt_<g>`; `entitled`: to the existence (`have`) or absence (`gone`) of the row; `beyond`: a link beyond
+    this end knows the row; `passed_on`: gone because a link beyond removed it; `moved`: gone because its jurisdiction moved; `arrived`: it was away, or deleted, and came back.
+    Keys unique. `complete`: the end was read whole, so a key without a row is gone. `frozen`: keys to leave alone.
     """
 
     rows: pa.Table
@@ -54,18 +60,38 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Rulings:
+    """What people ruled, as far as a merge must know it.
+
+    `refused`: key, group, fp: proposals that were turned down and still stand where they were made (policy `hold`); they are
+    put back. `awarded`: contested keys that were awarded to this link's lower end.
+    """
+
+    refused: pa.Table
+    awarded: pa.Array
+
+
+NO_RULINGS = Rulings(
+    pa.schema([("key", pa.string()), ("group", pa.string()), ("fp", pa.binary())]).empty_table(),
+    pa.array([], pa.string()),
+)
+
+
+@dataclass(frozen=True)
 class Plan:
     """The decisions of one merge.
 
     `decisions`: one line for each key to which anything happens: `key`, `action`, `correction` ("", `create`, `delete`) with
     `raised_by` ("", `upper`, `lower`), and per group `move_<g>`, `raise_<g>` ("", `upper`, `lower`: whose value is proposed as
-    a correction), `lost_<g>` ("", `upper`, `lower`: whose value of a shared group lost), `upper_<g>`, `lower_<g>`, `base_<g>`
-    (fingerprints). `needs_upper`, `needs_lower`: keys whose row must be fetched from that end before the plan can be carried
-    out; fold the rows in and merge again.
+    a correction), `lost_<g>` ("", `upper`, `lower`: whose value gave way and is kept in the log), `carry_<g>` ("", `lower`:
+    whose value is carried to the record's new place), `upper_<g>`, `lower_<g>`, `base_<g>` (fingerprints).
+    `waiting`: key, side: what is in doubt. `needs_upper`, `needs_lower`: keys whose row must be fetched from that end before the
+    plan can be carried out; fold the rows in and merge again.
     """
 
     groups: tuple[Group, ...]
     decisions: pa.Table
+    waiting: pa.Table
     needs_upper: pa.Array
     needs_lower: pa.Array
 
@@ -96,7 +122,10 @@ class Plan:
 
     def removing(self, direction: str) -> pa.Array:
         """Keys of rows that `direction` deletes at its far end."""
-        actions = ["delete_down", "retract"] if direction == "down" else ["delete_up"]
+        return self.acting("delete_down", "retract") if direction == "down" else self.acting("delete_up")
+
+    def acting(self, *actions: str) -> pa.Array:
+        """Keys with one of these actions."""
         picked = self.decisions.filter(pc.is_in(self.decisions.column("action"), pa.array(actions)))
         return picked.column("key").combine_chunks()
 
@@ -109,15 +138,24 @@ class Advance:
     removed: pa.Array
 
 
-def merge(baseline: pa.Table, upper: Side, lower: Side, contract: LinkContract) -> Plan:
+def merge(baseline: pa.Table, upper: Side, lower: Side, contract: LinkContract, rulings: Rulings = NO_RULINGS) -> Plan:
     """Decide what has to happen on a link. `baseline`: key + fp_<group> (null: this group was never agreed on)."""
     frozen = pa.table({"key": pa.concat_arrays([upper.frozen, lower.frozen])})
-    with tables(b=baseline, u=upper.rows, l=lower.rows, frozen=frozen) as engine:
-        decisions = engine.sql(_decision_sql(contract, upper.complete, lower.complete)).to_arrow_table()
-    needs_upper = decisions.filter(decisions.column("needs_upper")).column("key").combine_chunks()
-    needs_lower = decisions.filter(decisions.column("needs_lower")).column("key").combine_chunks()
-    kept = decisions.drop_columns(["needs_upper", "needs_lower"])
-    return Plan(contract.groups, kept, needs_upper, needs_lower)
+    awarded = pa.table({"key": rulings.awarded})
+    given = {"b": baseline, "u": upper.rows, "l": lower.rows, "frozen": frozen, "refused": rulings.refused}
+    with tables(**given, awarded=awarded) as engine:
+        found = engine.sql(decision_sql(contract, upper.complete, lower.complete)).to_arrow_table()
+    needs_upper = found.filter(found.column("needs_upper")).column("key").combine_chunks()
+    needs_lower = found.filter(found.column("needs_lower")).column("key").combine_chunks()
+    waiting = pa.concat_tables([_waiting(found, side) for side in ("upper", "lower")])
+    decided = found.filter(found.column("decided"))
+    aside = ["decided", "needs_upper", "needs_lower", "wait_upper", "wait_lower"]
+    return Plan(contract.groups, decided.drop_columns(aside), waiting, needs_upper, needs_lower)
+
+
+def _waiting(found: pa.Table, side: str) -> pa.Table:
+    keys = found.filter(found.column(f"wait_{side}")).column("key").combine_chunks()
+    return pa.table({"key": keys, "side": pa.array([side] * len(keys), pa.string())})
 
 
 def advance(plan: Plan, blocked_down: pa.Array, blocked_up: pa.Array) -> Advance:
@@ -138,7 +176,7 @@ def advance(plan: Plan, blocked_down: pa.Array, blocked_up: pa.Array) -> Advance
                    {fps}
             FROM d
             WHERE NOT (action = 'seed_down' AND down_blocked) AND NOT (action = 'seed_up' AND up_blocked)
-              AND action NOT IN ('hold_upper', 'hold_lower')
+              AND action NOT IN ('hold_upper', 'hold_lower', 'contest')
             """
         ).to_arrow_table()
     gone = settled.column("gone")
@@ -156,109 +194,3 @@ def _settled_sql(group: Group) -> str:
         WHEN move_{name} = {DOWN} AND NOT down_blocked THEN upper_{name}
         WHEN move_{name} = {UP} AND NOT up_blocked THEN lower_{name}
         ELSE base_{name} END"""
-
-
-def _decision_sql(contract: LinkContract, upper_complete: bool, lower_complete: bool) -> str:
-    groups = contract.groups
-    keys = ["SELECT key FROM u", "SELECT key FROM l"]
-    if upper_complete or lower_complete:
-        keys.append("SELECT key FROM b")
-    fps = ", ".join(
-        f"b.fp_{g.name} AS base_{g.name}, u.fp_{g.name} AS ufp_{g.name}, l.fp_{g.name} AS lfp_{g.name}" for g in groups
-    )
-    known = ", ".join(
-        f"CASE WHEN u_read THEN ufp_{g.name} ELSE base_{g.name} END AS upper_{g.name},"
-        f" CASE WHEN l_read THEN lfp_{g.name} ELSE base_{g.name} END AS lower_{g.name}"
-        for g in groups
-    )
-    moves = ", ".join(_group_sql(contract, g) for g in groups)
-    quiet = " AND ".join([f"move_{g.name} = {NONE} AND raise_{g.name} = ''" for g in groups])
-    down = " OR ".join([f"move_{g.name} = {DOWN}" for g in groups])
-    up = " OR ".join([f"move_{g.name} = {UP}" for g in groups])
-    raised = " OR ".join([f"raise_{g.name} <> ''" for g in groups])
-    return f"""
-    WITH keys AS ({" UNION ".join(keys)}),
-    joined AS (
-        SELECT k.key, b.key IS NOT NULL AS known,
-            coalesce(u.state, CASE WHEN {upper_complete} THEN 'gone' WHEN b.key IS NOT NULL THEN 'have' ELSE 'unknown' END) AS us,
-            coalesce(l.state, CASE WHEN {lower_complete} THEN 'gone' WHEN b.key IS NOT NULL THEN 'have' ELSE 'unknown' END) AS ls,
-            coalesce(u.state IN ('have', 'left'), false) AS u_read, coalesce(l.state = 'have', false) AS l_read,
-            u.version AS u_version, l.version AS l_version, {fps}
-        FROM keys k LEFT JOIN b USING (key) LEFT JOIN u USING (key) LEFT JOIN l USING (key)
-        WHERE k.key NOT IN (SELECT key FROM frozen)
-    ),
-    stated AS (SELECT key, known, us, ls, u_read, l_read, u_version, l_version, {_columns("base", groups)}, {known} FROM joined),
-    acted AS (SELECT *, {_row_sql(contract)} FROM stated),
-    moved AS (SELECT *, {moves} FROM acted)
-    SELECT key, action,
-        CASE WHEN action IN ('hold_upper', 'hold_lower') THEN 'create'
-             WHEN (action = 'seed_down' OR action = 'seed_up') AND known THEN 'delete' ELSE '' END AS correction,
-        CASE WHEN action = 'hold_upper' OR (action = 'seed_up' AND known) THEN 'upper'
-             WHEN action = 'hold_lower' OR (action = 'seed_down' AND known) THEN 'lower' ELSE '' END AS raised_by,
-        {_columns("move", groups)}, {_columns("raise", groups)}, {_columns("lost", groups)},
-        {_columns("upper", groups)}, {_columns("lower", groups)}, {_columns("base", groups)},
-        NOT u_read AND us <> 'gone' AND (us = 'unknown' OR action IN ('seed_down', 'hold_upper') OR {down} OR {raised}) AS needs_upper,
-        NOT l_read AND ls <> 'gone' AND (ls = 'unknown' OR action IN ('seed_up', 'hold_lower') OR {up} OR {raised}) AS needs_lower
-    FROM moved
-    WHERE action <> 'nothing' AND NOT (action = 'resolve' AND {quiet})
-    """
-
-
-def _columns(prefix: str, groups: Sequence[Group]) -> str:
-    return ", ".join(f"{prefix}_{group.name}" for group in groups)
-
-
-def _row_sql(contract: LinkContract) -> str:
-    def either(entitled: bool, then: str, otherwise: str) -> str:
-        return f"'{then if entitled else otherwise}'"
-
-    create_down = either(contract.may_create("upper"), "seed_down", "hold_upper")
-    create_up = either(contract.may_create("lower"), "seed_up", "hold_lower")
-    delete_down = either(contract.may_retire("upper"), "delete_down", "seed_up")
-    delete_up = either(contract.may_retire("lower"), "delete_up", "seed_down")
-    jurisdiction = contract.group_of(contract.dataset.jurisdiction)
-    moves_away = jurisdiction is None or jurisdiction.direction != "ascending"
-    left = "'retract'" if moves_away else "'resolve'"
-    return f"""CASE
-        WHEN NOT known AND us IN ('gone', 'left') AND ls IN ('gone', 'unknown') THEN 'nothing'
-        WHEN NOT known AND us = 'left' THEN 'hold_lower'
-        WHEN NOT known AND us = 'have' AND ls = 'have' THEN 'resolve'
-        WHEN NOT known AND us IN ('have', 'unknown') AND ls IN ('gone', 'unknown') THEN {create_down}
-        WHEN NOT known THEN {create_up}
-        WHEN us = 'left' AND ls = 'have' THEN {left}
-        WHEN us IN ('gone', 'left') AND ls = 'gone' THEN 'forget'
-        WHEN us = 'gone' THEN {delete_down}
-        WHEN ls = 'gone' THEN {delete_up}
-        ELSE 'resolve' END AS action"""
-
-
-def _group_sql(contract: LinkContract, group: Group) -> str:
-    """`move_`, `raise_` and `lost_` of one group."""
-    g, name = group.direction, group.name
-    upper_changed = f"(base_{name} IS NULL OR upper_{name} <> base_{name})"
-    lower_changed = f"(base_{name} IS NULL OR lower_{name} <> base_{name})"
-    resolving = "action = 'resolve'"
-    differs = f"upper_{name} IS DISTINCT FROM lower_{name}"
-    hold = contract.dataset.on_correction == "hold"
-    if g == "shared":
-        lower_wins = (
-            f"(NOT {upper_changed} OR ({lower_changed} AND coalesce(l_version, -1) >= coalesce(u_version, -1)))"
-        )
-        move = f"CASE WHEN {lower_wins} THEN {UP} ELSE {DOWN} END"
-        raised = "''"
-        lost = f"CASE WHEN {resolving} AND {differs} AND {upper_changed} AND {lower_changed} THEN CASE WHEN {lower_wins} THEN 'upper' ELSE 'lower' END ELSE '' END"
-    else:
-        true, false = (DOWN, lower_changed) if g == "descending" else (UP, upper_changed)
-        owner_changed = upper_changed if g == "descending" else lower_changed
-        proposer = "lower" if g == "descending" else "upper"
-        move = f"CASE WHEN {owner_changed} THEN {true} ELSE {NONE} END" if hold else str(true)
-        raised = (
-            f"CASE WHEN {resolving} AND {differs} AND base_{name} IS NOT NULL AND {false} THEN '{proposer}' ELSE '' END"
-        )
-        lost = "''"
-    converged = f"CASE WHEN base_{name} IS DISTINCT FROM upper_{name} THEN {CONVERGED} ELSE {NONE} END"
-    ascends = f"WHEN action = 'retract' AND lower_{name} <> base_{name} THEN {UP}" if g != "descending" else ""
-    return (
-        f"CASE WHEN {resolving} THEN CASE WHEN {differs} THEN {move} ELSE {converged} END {ascends} ELSE {NONE} END AS move_{name},"
-        f" {raised} AS raise_{name}, {lost} AS lost_{name}"
-    )

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`descended`, `ascended`: rows written below and above; `removed_…`: rows deleted there; `accounts`: per end, the account."""
+    """`descended`, `ascended`: rows written below and above; `removed_…`: rows deleted there; `corrections_…`: corrections and
+    outcomes that passed; `ruled`: corrections that were ruled on, written or settled themselves; `accounts`: per end."""
 
     run_id: str
     link_id: str
@@ -21,6 +22,9 @@ class Outcome:
     quarantined: int = 0
     held: int = 0
     warned: int = 0
+    corrections_up: int = 0
+    corrections_down: int = 0
+    ruled: int = 0
     accounts: dict[str, dict[str, int]] = field(default_factory=dict)
     error: str | None = None
 
@@ -32,17 +36,17 @@ class Outcome:
     @property
     def news_below(self) -> bool:
         """Whether the lower node now holds something new."""
-        return bool(self.descended or self.removed_below)
+        return bool(self.descended or self.removed_below or self.corrections_down)
 
     @property
     def news_above(self) -> bool:
         """Whether the upper node now holds something new."""
-        return bool(self.ascended or self.removed_above)
+        return bool(self.ascended or self.removed_above or self.corrections_up)
 
     @property
     def moved(self) -> bool:
-        """Whether anything was written anywhere."""
-        return self.news_below or self.news_above
+        """Whether anything was written anywhere, or a correction got on."""
+        return self.news_below or self.news_above or bool(self.ruled)
 
     def summary(self) -> dict[str, Any]:
         """As JSON."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from connectors.base import Changes, Connector, no_keys, no_rejects
 from federation.canonical import key_column, key_table
 from federation.contract import Dataset
+from federation.failpoints import reached
 
 KEY = "_key"
 """The column that holds a row's key as one text (`canonical.key_column`)."""
@@ -26,7 +27,7 @@ class Reading:
     `complete`: all rows were read, so whatever is not here does not exist. `present`: all keys there are, if they were
     listed. `since`/`cursor`: where the read began and what it covers. `token`: the probe's token, taken before the read.
     `fences`: of a read that is shared by several links, each link's fencing token before it: a link that somebody else leased
-    since must not use it, for its baseline may know more than this reading.
+    since must not use it, for its baseline may know more than this reading. `missing`: fields that the system had no column for.
     """
 
     rows: pa.Table
@@ -39,6 +40,7 @@ class Reading:
     cursor: str | None
     token: str | None
     fences: Mapping[str, int] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
 
     @property
     def anything(self) -> bool:
@@ -47,6 +49,16 @@ class Reading:
             bool(self.rows.num_rows or self.outside.num_rows or self.rejects.num_rows or len(self.deleted))
             or self.complete
         )
+
+    def absent(self, keys: Collection[str]) -> set[str]:
+        """Which of these records the node is known not to have."""
+        held = {key for rows in (self.rows, self.outside, self.rejects) for key in rows.column(KEY).to_pylist()}
+        found = set(keys) - held
+        if self.complete:
+            return found
+        gone = set(self.deleted.to_pylist())
+        listed = None if self.present is None else set(self.present.to_pylist())
+        return {key for key in found if key in gone or (listed is not None and key not in listed)}
 
     def with_fetched(self, changes: Changes, dataset: Dataset) -> Reading:
         """This reading with rows fetched by key folded in; they replace what was read of these keys before."""
@@ -64,6 +76,7 @@ class Reading:
 
     def save(self, folder: Path) -> None:
         """Stage as Parquet, for another process to load."""
+        reached("stage.before")
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("rows", "outside", "rejects"):
             pq.write_table(getattr(self, name), folder / f"{name}.parquet", compression="zstd")
@@ -77,8 +90,10 @@ class Reading:
             "token": self.token,
             "present": self.present is not None,
             "fences": dict(self.fences),
+            "missing": sorted(self.missing),
         }
         (folder / "about.json").write_text(json.dumps(about))
+        reached("stage.after")
 
     @classmethod
     def load(cls, folder: Path) -> Reading:
@@ -98,7 +113,13 @@ class Reading:
             about["cursor"],
             about["token"],
             about["fences"],
+            frozenset(about["missing"]),
         )
+
+
+def spoken_of(reading: Reading) -> pa.Array:
+    """The keys of all rows that were read, inside and outside the node's jurisdiction."""
+    return pa.concat_arrays([rows.column(KEY).combine_chunks() for rows in (reading.rows, reading.outside)])
 
 
 def without(table: pa.Table, keys: pa.Array) -> pa.Table:
@@ -133,6 +154,12 @@ def refetched(connector: Connector, reading: Reading, keys: pa.Array) -> Reading
     return reading.with_fetched(connector.fetch(key_table(keys, dataset)), dataset)
 
 
+def read_keys(connector: Connector, keys: Collection[str]) -> Reading:
+    """These keys as they are now at a node; what it does not have is `deleted`."""
+    dataset = connector.node.dataset
+    return _of(connector.fetch(key_table(sorted(keys), dataset)), dataset, complete=False, since=None, token=None)
+
+
 def _nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
     """The reading of a node whose token says that nothing changed."""
     node = connector.node
@@ -158,4 +185,5 @@ def _of(changes: Changes, dataset: Dataset, *, complete: bool, since: str | None
         since,
         changes.cursor,
         token,
+        missing=changes.missing,
     )

@@ -17,12 +17,15 @@ from federation.errors import DeclarationError, FedsyncError
 from federation.federation import Federation
 from federation.gate import Gate
 from federation.ledger.baselines import Baselines
+from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
 from federation.ledger.links import Links
 from federation.ledger.quarantine import Quarantine
 from federation.ledger.store import Clock, Ledger, utc_now
-from federation.link import Services
+from federation.ledger.tombstones import Tombstones
+from federation.ledger.waiting import Waiting
 from federation.secrets import ConnectionUri, Keyring, from_environment, resolve
+from federation.services import Services
 
 
 def open_federation(
@@ -39,6 +42,9 @@ def open_federation(
         Baselines(str(config.state / "baselines")),
         Quarantine(ledger, keyring),
         Corrections(ledger, keyring),
+        Contests(ledger, keyring),
+        Tombstones(ledger),
+        Waiting(ledger),
         keyring,
         load_gates(config),
     )

@@ -11,91 +11,133 @@ import pyarrow.compute as pc
 from federation.canonical import fingerprints, regions_of
 from federation.config import Link
 from federation.contract import LinkContract
-from federation.merge import Side
+from federation.merge import Side, side_schema
 from federation.reading import KEY, Reading, only, without
+from federation.vector import tables
+from federation.vouch import Evidence, vouched
 
 
 @dataclass(frozen=True)
 class End:
     """One end of a link, read. `side`: for the merge. `rows`: the typed rows behind it, with `_key`.
 
-    `out_of_scope`: rows of this node that this link must not carry.
+    `out_of_scope`: rows of this node that this link must not carry. `waiting`: keys whose place is in doubt (somebody who does
+    not own it changed the jurisdiction of a record that this child never had): nothing happens to them.
     """
 
     side: Side
     rows: pa.Table
     out_of_scope: pa.Table
+    waiting: pa.Array
 
 
 def upper_end(
-    link: Link, reading: Reading, routes: Mapping[str, str], agreed: pa.Array, below: pa.Array, secret: bytes
+    link: Link,
+    reading: Reading,
+    routes: Mapping[str, str],
+    baseline: pa.Table,
+    below: pa.Array,
+    secret: bytes,
+    evidence: Evidence,
 ) -> End:
     """The upper end: of all that was read of the parent, what concerns this child.
 
-    `agreed`: keys in the baseline; `below`: keys that the lower end speaks of. Rows routed to another child are `left` if
-    this child ever had them, and nobody's business here otherwise.
+    `below`: keys that the lower end speaks of. Rows routed to another child are `left` if this child has or claims them, and
+    nobody's business here otherwise. Where a record goes is told by a jurisdiction that its owner agreed on, and by no other.
     """
-    dataset = link.contract.dataset
+    contract, dataset = link.contract, link.contract.dataset
+    agreed = baseline.column("key").combine_chunks()
+    known = pa.concat_arrays([agreed, below])
     children = regions_of(reading.rows.column(dataset.jurisdiction), routes)
     mine = pc.fill_null(pc.equal(children, link.lower.code), False)
-    rows = reading.rows.filter(mine)
-    strays = pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside])
-    left = only(strays, agreed)
-    known = pa.concat_arrays([agreed, below])
+    strays = only(pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside]), known)
     frozen = pa.concat_arrays([_unique(only(reading.rejects, known)), _keyless(reading, agreed)]).unique()
-    nothing = reading.outside.schema.empty_table()
-    side = _side(link.contract, reading, (("have", rows), ("left", left)), known, frozen, secret, nothing)
-    return End(side, rows, nothing)
+    here, away = without(reading.rows.filter(mine), frozen), without(strays, frozen)
+    stated = _stated(contract, reading, (("have", here), ("left", away)), known, frozen, secret)
+    rows = _placed(vouched(stated, baseline, contract, evidence), baseline, contract)
+    rows = rows.select(side_schema(contract.groups).names)
+    doubtful = rows.filter(pc.equal(rows.column("state"), "doubtful")).column("key").combine_chunks()
+    rows = rows.filter(pc.not_equal(rows.column("state"), "doubtful"))
+    side = Side(rows, reading.complete, pa.concat_arrays([frozen, doubtful]))
+    whole = pa.concat_tables([here, away])
+    return End(side, whole, reading.outside.schema.empty_table(), doubtful)
 
 
-def lower_end(link: Link, reading: Reading, agreed: pa.Array, above: pa.Array, secret: bytes) -> End:
+def _placed(rows: pa.Table, baseline: pa.Table, contract: LinkContract) -> pa.Table:
+    """`have` and `left` as far as the jurisdiction may be believed.
+
+    In doubt: a record that this child has stays its own, any other is nobody's yet (`doubtful`). Where the jurisdiction is
+    decided below, a record is another child's only if that child's link agreed on it; else the parent's people changed it.
+    """
+    group = contract.group_of(contract.dataset.jurisdiction)
+    if group is None:
+        return rows
+    ascending = group.direction == "ascending"
+    with tables(r=rows, b=baseline) as engine:
+        return engine.sql(
+            f"""SELECT r.* REPLACE (CASE
+                    WHEN r.state = 'gone' THEN 'gone'
+                    WHEN r.doubt_{group.name} AND b.key IS NULL THEN 'doubtful'
+                    WHEN r.doubt_{group.name} THEN 'have'
+                    WHEN r.state = 'left' AND {ascending} AND b.key IS NOT NULL AND NOT r.elsewhere THEN 'have'
+                    ELSE r.state END AS state)
+                FROM r LEFT JOIN b ON b.key = r.key"""
+        ).to_arrow_table()
+
+
+def lower_end(
+    link: Link, reading: Reading, baseline: pa.Table, above: pa.Array, secret: bytes, evidence: Evidence
+) -> End:
     """The lower end: everything that the child holds.
 
     A row that its people moved to another region's code is a proposal if the jurisdiction is decided above; otherwise, and
     if it was never agreed on, it is out of scope.
     """
     contract = link.contract
+    agreed = baseline.column("key").combine_chunks()
     group = contract.group_of(contract.dataset.jurisdiction)
     decided_above = group is None or group.direction != "ascending"
     proposed = only(reading.outside, agreed) if decided_above else reading.outside.schema.empty_table()
-    rows = pa.concat_tables([reading.rows, proposed])
     stray = without(reading.outside, proposed.column(KEY).combine_chunks())
     known = pa.concat_arrays([agreed, above])
     frozen = pa.concat_arrays([_unique(reading.rejects), _keyless(reading, agreed)]).unique()
-    side = _side(contract, reading, (("have", rows),), known, frozen, secret, stray)
-    return End(side, rows, stray)
+    held = pa.concat_arrays([frozen, stray.column(KEY).combine_chunks()])
+    rows = without(pa.concat_tables([reading.rows, proposed]), frozen)
+    stated = _stated(contract, reading, (("have", rows),), known, held, secret)
+    told = vouched(stated, baseline, contract, evidence).select(side_schema(contract.groups).names)
+    return End(Side(told, reading.complete, held), rows, stray, pa.array([], pa.string()))
 
 
-def _side(
+def _stated(
     contract: LinkContract,
     reading: Reading,
     parts: tuple[tuple[str, pa.Table], ...],
     known: pa.Array,
-    frozen: pa.Array,
+    held: pa.Array,
     secret: bytes,
-    stray: pa.Table,
-) -> Side:
+) -> pa.Table:
+    """key, state, version, fp_<group> of everything that the end speaks of."""
     groups = {group.name: group.fields for group in contract.groups}
-    tables = []
+    stated = []
     for state, rows in parts:
-        rows = without(rows, frozen)
         hashed = fingerprints(rows, contract.dataset, groups, secret)
         hashed = hashed.append_column("version", _version(rows, contract.dataset.version))
-        tables.append(hashed.append_column("state", pa.array([state] * rows.num_rows, pa.string())))
-    stated = pa.concat_tables(tables)
-    held = pa.concat_arrays([frozen, stray.column(KEY).combine_chunks()])
-    gone = _gone(reading, known, pa.concat_arrays([stated.column("key").combine_chunks(), held]))
-    nulls = {f"fp_{name}": pa.nulls(len(gone), pa.binary()) for name in groups}
+        stated.append(hashed.append_column("state", pa.array([state] * rows.num_rows, pa.string())))
+    told = pa.concat_tables(stated)
+    gone = _gone(reading, known, pa.concat_arrays([told.column("key").combine_chunks(), held]))
+    schema = pa.schema([field for field in side_schema(contract.groups) if field.name in told.column_names])
     absent = pa.table(
         {
-            "key": gone,
-            **nulls,
-            "version": pa.nulls(len(gone), pa.int64()),
-            "state": pa.array(["gone"] * len(gone), pa.string()),
-        }
+            field.name: gone
+            if field.name == "key"
+            else pa.array(["gone"] * len(gone), pa.string())
+            if field.name == "state"
+            else pa.nulls(len(gone), field.type)
+            for field in schema
+        },
+        schema=schema,
     )
-    order = ["key", "state", "version", *(f"fp_{name}" for name in groups)]
-    return Side(pa.concat_tables([stated.select(order), absent.select(order)]), reading.complete, held)
+    return pa.concat_tables([told.select(schema.names), absent])
 
 
 def _gone(reading: Reading, known: pa.Array, stated: pa.Array) -> pa.Array:

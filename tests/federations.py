@@ -64,11 +64,14 @@ TOP = """
 name: small
 datasets: "datasets/*.yaml"
 systems:
-  memory:
-    connector: memory
-    options: {{store: "{prefix}/{{dataset}}/{{region}}", capture: {capture}}}
+  city: {{connector: memory, options: {{store: "{prefix}/{{dataset}}/{{region}}", capture: {city}}}}}
+  district: {{connector: memory, options: {{store: "{prefix}/{{dataset}}/{{region}}", capture: {district}}}}}
+  street: {{connector: memory, options: {{store: "{prefix}/{{dataset}}/{{region}}", capture: {street}}}}}
+  community: {{connector: memory, options: {{store: "{prefix}/{{dataset}}/{{region}}", capture: {community}}}}}
 nodes:
 """
+MIXED = {"city": "log", "district": "cursor", "street": "log", "community": "snapshot"}
+"""As it is in most cities: change tables at the top, timestamps in the middle, workbooks at the bottom."""
 
 
 class Clock:
@@ -85,7 +88,7 @@ class Clock:
 class Small:
     """The federation and its people's hands: `put`, `drop` and `get` act on a node's own store."""
 
-    def __init__(self, folder: Path, capture: str = "snapshot", *, changes: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, capture: str = "mixed", *, changes: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.prefix = str(folder)
         files = {
@@ -94,9 +97,10 @@ class Small:
             "datasets/visit.yaml": VISIT,
             "expectations/resident.json": SUITE,
         }
-        top = TOP.format(prefix=self.prefix, capture=capture)
+        captures = MIXED if capture == "mixed" else dict.fromkeys(MIXED, capture)
+        top = TOP.format(prefix=self.prefix, **captures)
         for level in ("city", "district", "street", "community"):
-            top += f"  - {{system: memory, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}\n"
+            top += f"  - {{system: {level}, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}\n"
         for name, text in {**files, "federation.yaml": top, **(changes or {})}.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Baselines (基线): what both ends of a link last agreed on, as immutable Parquet files on any fsspec location.
 
-A baseline is a set of hash buckets: key + one 16-byte fingerprint per group. A change rewrites only the buckets it touches,
+A baseline is a set of hash buckets: key + one 16-byte fingerprint per group + when (milliseconds since 1970 UTC) the key was
+last settled: the receipt that both ends then held this version. A change rewrites only the buckets it touches,
 always under new names; the link's row in the ledger points to the current set (the *manifest*), and moves in the settling
 transaction. Files that no manifest names are collected once they are old enough that no reader can still want them.
 """
@@ -57,21 +58,29 @@ class Baselines:
         """key + fp_<group> for these groups (name → hash of the field list); null where a group was agreed on otherwise."""
         return self._table([manifest.files[bucket] for bucket in sorted(manifest.files)], manifest, groups)
 
-    def write(self, link_id: str, manifest: Manifest, groups: Mapping[str, str], change: Advance) -> Manifest:
-        """Apply a change; returns the next manifest. The old files stay until collected."""
+    def pick(self, manifest: Manifest, groups: Mapping[str, str], keys: pa.Array, *, timed: bool = False) -> pa.Table:
+        """`read` for some keys only, reading no bucket without need. `timed`: with a column `at`."""
+        buckets = set(_bucket_of(keys, manifest.buckets).to_pylist()) if len(keys) < manifest.rows else manifest.files
+        paths = [manifest.files[bucket] for bucket in sorted(buckets) if bucket in manifest.files]
+        held = self._table(paths, manifest, groups, timed=timed)
+        return held.filter(pc.is_in(held.column("key"), keys))
+
+    def write(self, link_id: str, manifest: Manifest, groups: Mapping[str, str], change: Advance, at: int) -> Manifest:
+        """Apply a change settled at `at` (ms); returns the next manifest. The old files stay until collected."""
         changed = pa.concat_arrays([change.upserts.column("key").combine_chunks(), change.removed])
         buckets = _buckets_for(manifest.rows + change.upserts.num_rows)
         if dict(groups) != manifest.groups or buckets > manifest.buckets:
-            touched, old = list(range(buckets)), self.read(manifest, groups)
+            paths = [manifest.files[bucket] for bucket in sorted(manifest.files)]
+            touched, old = list(range(buckets)), self._table(paths, manifest, groups, timed=True)
             files: dict[int, str] = {}
         elif len(changed) == 0:
             return manifest
         else:
             buckets = manifest.buckets
             touched = sorted(set(_bucket_of(changed, buckets).to_pylist()))
-            old = self._table([manifest.files[b] for b in touched if b in manifest.files], manifest, groups)
+            old = self._table([manifest.files[b] for b in touched if b in manifest.files], manifest, groups, timed=True)
             files = {b: path for b, path in manifest.files.items() if b not in touched}
-        fresh = _merged(old, change, changed)
+        fresh = _merged(old, change, changed, at)
         numbers = _bucket_of(fresh.column("key").combine_chunks(), buckets)
         for bucket in touched:
             part = fresh.filter(pc.equal(numbers, bucket)) if buckets > 1 else fresh
@@ -94,19 +103,34 @@ class Baselines:
                 gone += 1
         return gone
 
-    def _table(self, paths: Sequence[str], manifest: Manifest, groups: Mapping[str, str]) -> pa.Table:
-        schema = pa.schema([("key", pa.string()), *((f"fp_{name}", pa.binary()) for name in groups)])
+    def store_intent(self, link_id: str, intent: pa.Table) -> str:
+        """Keep what a run is about to write, until it settles; returns the path."""
+        return self._store(link_id, intent)
+
+    def read_intent(self, path: str) -> pa.Table:
+        """The inverse of `store_intent`."""
+        with self._fs.open(f"{self._root}/{path}", "rb") as file:
+            return pq.read_table(file)
+
+    def _table(
+        self, paths: Sequence[str], manifest: Manifest, groups: Mapping[str, str], *, timed: bool = False
+    ) -> pa.Table:
+        fields = [("key", pa.string()), *((f"fp_{name}", pa.binary()) for name in groups)]
+        schema = pa.schema([*fields, ("at", pa.int64())] if timed else fields)
         parts = []
         for path in paths:
             with self._fs.open(f"{self._root}/{path}", "rb") as file:
                 parts.append(pq.read_table(file))
         if not parts:
             return schema.empty_table()
-        held = pa.concat_tables(parts)
+        held = pa.concat_tables(parts, promote_options="default")
         columns = [held.column("key")]
         for name, meaning in groups.items():
             same = manifest.groups.get(name) == meaning
             columns.append(held.column(f"fp_{name}") if same else pa.nulls(held.num_rows, pa.binary()))
+        if timed:
+            known = "at" in held.column_names
+            columns.append(held.column("at") if known else pa.nulls(held.num_rows, pa.int64()))
         return pa.table(columns, schema=schema)
 
     def _store(self, link_id: str, part: pa.Table) -> str:
@@ -132,8 +156,9 @@ def _bucket_of(keys: pa.Array, buckets: int) -> pa.Array:
         return found.to_arrow_table().column("b").combine_chunks()
 
 
-def _merged(old: pa.Table, change: Advance, changed: pa.Array) -> pa.Table:
-    with tables(old=old, fresh=change.upserts, changed=pa.table({"key": changed})) as engine:
+def _merged(old: pa.Table, change: Advance, changed: pa.Array, at: int) -> pa.Table:
+    stamped = change.upserts.append_column("at", pa.array([at] * change.upserts.num_rows, pa.int64()))
+    with tables(old=old, fresh=stamped, changed=pa.table({"key": changed})) as engine:
         return engine.sql(
             "SELECT * FROM old ANTI JOIN changed USING (key) UNION ALL BY NAME SELECT * FROM fresh ORDER BY key"
         ).to_arrow_table()

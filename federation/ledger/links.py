@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 from federation.config import Link
 from federation.errors import FedsyncError, LeaseHeld, LeaseLost
 from federation.ledger.schema import link as table
-from federation.ledger.store import Ledger, rows
+from federation.ledger.store import Ledger, chunks, rows
 
 LEASE = timedelta(minutes=15)
 """How long a lease lasts; a runner that died is taken over after that, or at once by the next process on its machine."""
@@ -30,6 +30,7 @@ class LinkState:
     lower: str
     identity: str | None
     baseline: str | None
+    intent: str | None
     upper_cursor: str | None
     lower_cursor: str | None
     upper_token: str | None
@@ -92,6 +93,15 @@ class Links:
         statement = select(table) if dataset is None else select(table).where(table.c.dataset == dataset)
         with self.ledger.transaction() as connection:
             return {row["link_id"]: LinkState(**row) for row in rows(connection, statement)}
+
+    def states(self, link_ids: Sequence[str]) -> dict[str, LinkState]:
+        """The states of these links, as far as they were ever seen."""
+        found = {}
+        with self.ledger.transaction() as connection:
+            for part in chunks(list(link_ids), 500):
+                for row in rows(connection, select(table).where(table.c.link_id.in_(part))):
+                    found[row["link_id"]] = LinkState(**row)
+        return found
 
     def acquire(self, link: Link) -> tuple[Lease, LinkState]:
         """Take the lease. Raises LeaseHeld if another runner has it and has not expired or died."""

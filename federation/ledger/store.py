@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from federation.errors import FedsyncError, Permanent, Transient
 from federation.ledger import schema
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a ledger that says so needs no Alembic at start-up."""
 
 Clock = Callable[[], datetime]
@@ -31,14 +32,23 @@ class Ledger:
     def __init__(self, url: str, clock: Clock = utc_now) -> None:
         self.clock = clock
         self.engine = _engine(url)
+        self._busy = threading.local()
         with _wrapped():
             self._migrate()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction that may write. Driver errors come out as Transient (busy, unreachable) or Permanent."""
-        with _wrapped(), self.engine.begin() as connection:
-            yield connection
+        """One transaction that may write. Driver errors come out as Transient (busy, unreachable) or Permanent.
+
+        Never inside another one of the same thread: the embedded ledger has one writer, which would wait for itself.
+        """
+        assert not getattr(self._busy, "writes", False), "a transaction inside a transaction"
+        self._busy.writes = True
+        try:
+            with _wrapped(), self.engine.begin() as connection:
+                yield connection
+        finally:
+            self._busy.writes = False
 
     def audit(self, connection: Connection, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Add a line to the audit trail, inside the caller's transaction."""
@@ -113,3 +123,9 @@ def _wrapped() -> Iterator[None]:
 def rows(connection: Connection, statement: Any) -> list[dict[str, Any]]:
     """The result of a select as plain dictionaries."""
     return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """`items` in parts that fit into one statement."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

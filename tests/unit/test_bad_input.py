@@ -10,7 +10,7 @@ import pytest
 
 from examples.beijing.street_platform import StreetPlatform
 from federation.errors import AccessDenied, FedsyncError, SchemaMismatch, Transient, Unreadable
-from tests.federations import CITY, E11, E12, EAST, EAST_1, TOP, Small
+from tests.federations import CITY, E11, E12, EAST, EAST_1, MIXED, TOP, Small
 
 HEADER = "居民编号,姓名,社区代码,手机号,关爱等级\n"
 GOOD = f"{HEADER}R2,李娜,{E12},13800000000,无\n"
@@ -53,10 +53,10 @@ CASES = {
 
 def declared(folder: Path, system: str) -> Small:
     nodes = "\n".join(
-        f"  - {{system: memory, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}"
+        f"  - {{system: {level}, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}"
         for level in ("city", "district", "street", "community")
     )
-    top = TOP.format(prefix=folder, capture="snapshot").replace("nodes:", f"  own: {system}\nnodes:")
+    top = TOP.format(prefix=folder, **dict.fromkeys(MIXED, "snapshot")).replace("nodes:", f"  own: {system}\nnodes:")
     own = f'  - {{system: own, regions: ["{E12}"], datasets: {{resident: {{}}}}}}\n'
     return Small(folder, changes={"federation.yaml": f"{top}{nodes}\n{own}"})
 

@@ -86,9 +86,19 @@ def test_an_upper_levels_fields_descend_and_a_lower_levels_ascend(tmp_path: Path
 
 
 def test_only_a_level_that_originates_may_create_or_retire(tmp_path: Path) -> None:
-    hop = LinkContract(resident(tmp_path), "street", "community")
-    assert (hop.may_create("upper"), hop.may_create("lower")) == (True, False)
-    assert (hop.may_retire("upper"), hop.may_retire("lower")) == (True, False)
+    dataset = resident(tmp_path)
+    assert [level for level in dataset.levels if dataset.may_create(level)] == ["city"]
+    assert [level for level in dataset.levels if dataset.may_retire(level)] == ["city"]
+
+
+def test_a_group_is_the_same_on_every_hop_that_carries_it(tmp_path: Path) -> None:
+    dataset = resident(tmp_path)
+    hops = [LinkContract(dataset, upper, lower) for upper, lower in dataset.hops]
+    fields: dict[str, set[tuple[str, ...]]] = {}
+    for hop in hops:
+        for group in hop.groups:
+            fields.setdefault(group.name, set()).add(group.fields)
+    assert all(len(found) == 1 for found in fields.values())
 
 
 def test_hops_join_neighbouring_levels_of_the_dataset(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from federation.contract import Dataset, LinkContract
-from federation.merge import Plan, Side, advance, merge
+from federation.merge import Plan, Rulings, Side, advance, merge, side_schema
 
 NO_KEYS = pa.array([], pa.string())
 FIELDS = {
@@ -36,13 +36,21 @@ def contract(**changes: Any) -> LinkContract:
 
 
 def row(
-    key: str, city: str = "1", street: str = "1", shared: str = "1", *, state: str = "have", version: int | None = None
+    key: str,
+    city: str = "1",
+    street: str = "1",
+    shared: str = "1",
+    *,
+    state: str = "have",
+    version: int | None = None,
+    **told: bool,
 ) -> dict[str, Any]:
     absent = state == "gone"
     return {
         "key": key,
         "state": state,
         "version": version,
+        **told,
         **{
             f"fp_{name}": None if absent else value.encode() * 16
             for name, value in (("city", city), ("street", street), ("shared", shared))
@@ -51,11 +59,15 @@ def row(
 
 
 FPS = [("fp_city", pa.binary()), ("fp_street", pa.binary()), ("fp_shared", pa.binary())]
-SIDE = pa.schema([("key", pa.string()), ("state", pa.string()), ("version", pa.int64()), *FPS])
 
 
 def side(*rows: dict[str, Any], complete: bool = True, frozen: tuple[str, ...] = ()) -> Side:
-    return Side(pa.Table.from_pylist(list(rows), schema=SIDE), complete, pa.array(frozen, pa.string()))
+    table = pa.Table.from_pylist(list(rows), schema=side_schema(contract().groups))
+    return Side(table, complete, pa.array(frozen, pa.string()))
+
+
+def gone(key: str = "a", **told: bool) -> dict[str, Any]:
+    return row(key, state="gone", **told)
 
 
 def base(*rows: dict[str, Any]) -> pa.Table:
@@ -121,22 +133,50 @@ def test_a_single_edit_of_a_shared_group_travels_from_where_it_was_made() -> Non
     assert decide(base(row("a")), side(row("a")), side(row("a", shared="2")))["move_shared"] == 3
 
 
-def test_creation_is_for_those_entitled() -> None:
-    assert decide(base(), side(row("a")), side())["action"] == "seed_down"
+def test_a_record_that_an_end_is_entitled_to_create_is_delivered_whole() -> None:
+    assert decide(base(), side(row("a", entitled=True)), side())["action"] == "seed_down"
+    assert decide(base(), side(), side(row("a", entitled=True)))["action"] == "seed_up"
+
+
+def test_a_record_created_below_by_somebody_not_entitled_is_held_where_a_level_above_rules_on_it() -> None:
     found = decide(base(), side(), side(row("a")))
     assert (found["action"], found["correction"], found["raised_by"]) == ("hold_lower", "create", "lower")
-    below = contract(originates=["street"])
-    assert decide(base(), side(), side(row("a")), below)["action"] == "seed_up"
-    assert decide(base(), side(row("a")), side(), below)["action"] == "hold_upper"
 
 
-def test_deletion_is_for_those_entitled_and_else_the_row_comes_back() -> None:
-    assert decide(base(row("a")), side(), side(row("a")))["action"] == "delete_down"
-    found = decide(base(row("a")), side(row("a")), side())
+def test_a_record_created_above_by_somebody_not_entitled_is_held_where_a_level_below_rules_on_it() -> None:
+    found = decide(base(), side(row("a")), side(), contract(originates=["street"]))
+    assert (found["action"], found["correction"], found["raised_by"]) == ("hold_upper", "create", "upper")
+
+
+def test_a_record_that_only_another_hop_can_rule_on_waits() -> None:
+    plan = merge(base(), side(), side(row("a")), contract(originates=["street"]))
+    assert plan.decisions.num_rows == 0
+    assert plan.waiting.to_pylist() == [{"key": "a", "side": "lower"}]
+
+
+def test_a_deletion_by_an_end_entitled_to_it_is_carried_out_at_the_other() -> None:
+    assert decide(base(row("a")), side(gone(entitled=True)), side(row("a")))["action"] == "delete_down"
+    assert decide(base(row("a")), side(row("a")), side(gone(entitled=True)))["action"] == "delete_up"
+
+
+def test_a_deletion_by_somebody_else_is_a_correction_and_the_row_comes_back() -> None:
+    found = decide(base(row("a")), side(row("a")), side(gone()))
     assert (found["action"], found["correction"], found["raised_by"]) == ("seed_down", "delete", "lower")
-    below = contract(originates=["street"])
-    assert decide(base(row("a")), side(row("a")), side(), below)["action"] == "delete_up"
-    assert decide(base(row("a")), side(), side(row("a")), below)["action"] == "seed_up"
+    found = decide(base(row("a")), side(gone()), side(row("a")))
+    assert (found["action"], found["correction"], found["raised_by"]) == ("seed_up", "delete", "upper")
+
+
+def test_a_row_missing_above_that_a_link_beyond_still_knows_waits_for_that_link() -> None:
+    plan = merge(base(row("a")), side(gone(beyond=True)), side(row("a")), contract())
+    assert plan.decisions.num_rows == 0
+    assert plan.waiting.to_pylist() == [{"key": "a", "side": "upper"}]
+
+
+def test_an_edit_that_loses_to_a_deletion_is_kept_in_the_log() -> None:
+    found = decide(base(row("a")), side(gone(entitled=True)), side(row("a", street="2")))
+    assert (found["action"], found["lost_street"]) == ("delete_down", "lower")
+    found = decide(base(row("a")), side(row("a", city="2")), side(gone(entitled=True)))
+    assert (found["action"], found["lost_city"]) == ("delete_up", "upper")
 
 
 def test_gone_at_both_ends_is_forgotten() -> None:
@@ -144,12 +184,97 @@ def test_gone_at_both_ends_is_forgotten() -> None:
     assert advance(plan, NO_KEYS, NO_KEYS).removed.to_pylist() == ["a"]
 
 
-def test_a_record_that_left_for_another_child_is_retracted_after_its_last_edits_ascended() -> None:
+def test_a_record_that_left_for_another_child_is_retracted_and_its_last_edits_are_carried_to_its_new_place() -> None:
     plan = merge(base(row("a")), side(row("a", city="2", state="left")), side(row("a", street="2")), contract())
     assert plan.removing("down").to_pylist() == ["a"]
-    assert plan.moving("up").to_pylist() == [
-        {"key": "a", "seed": False, "city": False, "street": True, "shared": False}
-    ]
+    assert plan.moving("up").num_rows == 0
+    assert plan.decisions.to_pylist()[0]["carry_street"] == "lower"
+
+
+def test_a_record_that_moved_away_above_is_removed_and_its_last_edits_are_carried() -> None:
+    found = decide(base(row("a")), side(gone(entitled=True, moved=True)), side(row("a", street="2")))
+    assert (found["action"], found["carry_street"], found["lost_street"]) == ("delete_down", "lower", "")
+
+
+def test_a_shared_edit_of_a_record_that_left_ascends_unless_the_parent_has_a_later_one() -> None:
+    found = decide(base(row("a")), side(row("a", state="left", version=1)), side(row("a", shared="2", version=2)))
+    assert (found["action"], found["move_shared"], found["lost_shared"]) == ("retract", 3, "")
+    found = decide(
+        base(row("a")), side(row("a", shared="3", state="left", version=9)), side(row("a", shared="2", version=2))
+    )
+    assert (found["move_shared"], found["lost_shared"]) == (0, "lower")
+
+
+def test_what_came_back_to_a_branch_is_newer_above_than_the_copy_left_below() -> None:
+    found = decide(base(row("a")), side(row("a", street="2", arrived=True)), side(row("a")))
+    assert (found["move_street"], found["raise_street"], found["carry_street"]) == (2, "", "")
+    found = decide(base(row("a")), side(row("a", street="2", arrived=True)), side(row("a", street="3")))
+    assert (found["move_street"], found["carry_street"]) == (2, "lower")
+
+
+def test_a_key_that_another_child_holds_is_contested_and_nothing_is_overwritten() -> None:
+    plan = merge(base(), side(row("a", state="left")), side(row("a", city="2", entitled=True)), contract())
+    assert plan.acting("contest").to_pylist() == ["a"]
+    assert plan.moving("up").num_rows == plan.moving("down").num_rows == 0
+    assert advance(plan, NO_KEYS, NO_KEYS).upserts.num_rows == 0
+
+
+def test_a_contested_key_that_was_awarded_below_replaces_the_record_above_which_is_kept_in_the_log() -> None:
+    rulings = Rulings(pa.table({"key": NO_KEYS, "group": NO_KEYS, "fp": pa.array([], pa.binary())}), pa.array(["a"]))
+    upper, lower = side(row("a", state="left")), side(row("a", city="2", entitled=True))
+    found = merge(base(), upper, lower, contract(), rulings).decisions.to_pylist()[0]
+    assert (found["action"], found["lost_city"], found["lost_street"]) == ("seed_up", "upper", "")
+
+
+@pytest.mark.parametrize(("above", "below", "action"), [(1, 2, "seed_up"), (2, 1, "contest"), (1, 1, "contest")])
+def test_under_the_policy_latest_the_later_claim_wins_and_ties_stay(above: int, below: int, action: str) -> None:
+    upper, lower = side(row("a", state="left", version=above)), side(row("a", version=below, entitled=True))
+    assert decide(base(), upper, lower, contract(on_contest="latest"))["action"] == action
+
+
+def relay(**changes: Any) -> LinkContract:
+    """The hop district → street of a dataset whose `city` and `community` fields pass through both ends."""
+    fields = {**FIELDS, "own": {"label": "自有", "authority": "community"}}
+    levels = ["city", "district", "street", "community"]
+    declared = {"name": "d", "label": "数据", "levels": levels, "key": ["id"], "jurisdiction": "area", "version": "at"}
+    declared |= {"originates": ["city"], "fields": fields, **changes}
+    return LinkContract(Dataset.model_validate(declared), "district", "street")
+
+
+def relayed(key: str, city: str = "1", community: str = "1", **told: Any) -> dict[str, Any]:
+    held = row(key, city, **told)
+    return {name.replace("street", "community"): value for name, value in held.items()} | {
+        "fp_community": None if held["state"] == "gone" else community.encode() * 16
+    }
+
+
+def test_what_a_node_in_the_middle_holds_in_doubt_goes_nowhere_and_waits() -> None:
+    link = relay()
+    schema = side_schema(link.groups)
+
+    def end(*rows: dict[str, Any]) -> Side:
+        return Side(pa.Table.from_pylist(list(rows), schema=schema), True, NO_KEYS)
+
+    known = pa.Table.from_pylist(
+        [relayed("a")], schema=pa.schema([field for field in schema if field.name == "key" or field.name[:3] == "fp_"])
+    )
+    plan = merge(known, end(relayed("a", city="2", doubt_city=True)), end(relayed("a")), link)
+    assert (plan.decisions.num_rows, plan.waiting.to_pylist()) == (0, [{"key": "a", "side": "upper"}])
+    plan = merge(known, end(relayed("a")), end(relayed("a", community="2", doubt_community=True)), link)
+    assert (plan.decisions.num_rows, plan.waiting.to_pylist()) == (0, [{"key": "a", "side": "lower"}])
+    new = merge(known.slice(0, 0), end(relayed("a", entitled=True, doubt_city=True)), end(), link)
+    assert (new.decisions.num_rows, new.waiting.to_pylist()) == (0, [{"key": "a", "side": "upper"}])
+
+
+def test_under_the_policy_hold_a_refused_proposal_is_put_back_and_not_raised_again() -> None:
+    refused = pa.table({"key": ["a"], "group": ["city"], "fp": pa.array([b"2" * 16], pa.binary())})
+    link, upper = contract(on_correction="hold"), side(row("a"))
+    lower = side(row("a", city="2"))
+    found = merge(base(row("a")), upper, lower, link, Rulings(refused, NO_KEYS)).decisions.to_pylist()[0]
+    assert (found["move_city"], found["raise_city"]) == (2, "")
+    other = side(row("a", city="3"))
+    found = merge(base(row("a")), upper, other, link, Rulings(refused, NO_KEYS)).decisions.to_pylist()[0]
+    assert (found["move_city"], found["raise_city"]) == (0, "lower")
 
 
 def test_what_the_gate_blocked_stays_as_the_baseline_has_it() -> None:
@@ -159,7 +284,7 @@ def test_what_the_gate_blocked_stays_as_the_baseline_has_it() -> None:
 
 
 def test_a_blocked_first_delivery_is_not_agreed_on() -> None:
-    plan = merge(base(), side(row("a")), side(), contract())
+    plan = merge(base(), side(row("a", entitled=True)), side(), contract())
     after = advance(plan, pa.array(["a"]), NO_KEYS)
     assert after.upserts.num_rows == 0
     assert len(after.removed) == 0
@@ -199,7 +324,8 @@ def test_a_group_that_was_never_agreed_on_takes_the_authoritys_value() -> None:
 
 def test_merging_again_after_the_plan_was_carried_out_decides_nothing() -> None:
     link = contract()
-    upper, lower = [row("a", city="2"), row("n")], [row("a", street="2"), row("d")]
+    upper = [row("a", city="2"), row("n", entitled=True), gone("d", entitled=True)]
+    lower = [row("a", street="2"), row("d")]
     plan: Plan = merge(base(row("a"), row("d")), side(*upper), side(*lower), link)
     after = advance(plan, NO_KEYS, NO_KEYS)
     settled = [row("a", city="2", street="2"), row("n")]

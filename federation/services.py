@@ -1,0 +1,104 @@
+"""What link runs work with: the declaration and the ledger's parts; one of each per process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from federation.config import Config, Link
+from federation.contract import Dataset, LinkContract
+from federation.correcting import Desk
+from federation.gate import Gate
+from federation.journey import next_hop
+from federation.ledger.baselines import Baselines
+from federation.ledger.contests import Contests
+from federation.ledger.corrections import Correction, Corrections
+from federation.ledger.links import Links, LinkState
+from federation.ledger.quarantine import Quarantine
+from federation.ledger.store import Ledger
+from federation.ledger.tombstones import Tombstones
+from federation.ledger.waiting import Waiting, mark_of
+from federation.regions import Region
+from federation.secrets import Keyring
+from federation.vouch import SideName
+
+
+@dataclass(frozen=True)
+class Services:
+    """See the module."""
+
+    config: Config
+    ledger: Ledger
+    links: Links
+    baselines: Baselines
+    quarantine: Quarantine
+    corrections: Corrections
+    contests: Contests
+    tombstones: Tombstones
+    waiting: Waiting
+    keyring: Keyring
+    gates: dict[str, Gate | None]
+
+    def neighbours(self, link: Link, side: SideName) -> tuple[list[str], list[str]]:
+        """The links beyond an end (whose word it relays), and, above, those of the other children."""
+        dataset = link.contract.dataset
+        if side == "lower":
+            return [below.id for below in self.config.links(dataset.name, link.lower.code)], []
+        beyond = [f"{dataset.name}/{link.upper.code}"] if dataset.upper_of(link.upper.level) else []
+        others = self.config.links(dataset.name, link.upper.code)
+        return beyond, [other.id for other in others if other.id != link.id]
+
+    def meanings(self, contract: LinkContract) -> dict[str, str]:
+        """Group → hash of what its fingerprints mean: field list, types, normalisation."""
+        found = {}
+        for group in contract.groups:
+            kept = {"type", "scale", "normalise"}
+            specs = [(name, contract.dataset.fields[name].model_dump(include=kept)) for name in group.fields]
+            found[group.name] = hashlib.sha256(json.dumps(specs).encode()).hexdigest()[:16]
+        return found
+
+    def desk(self, dataset: Dataset, region: Region) -> Desk:
+        """The corrections of one node."""
+        return Desk(self.corrections, self.config.tree, dataset, region, self.keyring.fingerprint)
+
+    def mark(self, link: Link, side: SideName, states: dict[str, LinkState]) -> str:
+        """Differs once a link beyond an end has agreed on something new."""
+        beyond, _ = self.neighbours(link, side)
+        return mark_of(states[name].baseline for name in beyond if name in states)
+
+    def next_hop(self, dataset: str, at: str, goal: str) -> str | None:
+        """The next region on a correction's way."""
+        return next_hop(self.config.tree, self.config.dataset(dataset), at, goal)
+
+    def cross(self, connection: Connection, link: Link) -> tuple[int, int]:
+        """Let corrections pass a link; returns how many went up and down."""
+        dataset = link.contract.dataset.name
+        return self.corrections.cross(connection, link.upper.code, link.lower.code, dataset, self.next_hop)
+
+    def link_for(self, correction: Correction) -> str | None:
+        """The link whose run would let a correction get on; None if it waits for people."""
+        if correction.at is None or correction.closed is not None:
+            return None
+        dataset = self.config.dataset(correction.dataset)
+        stuck = correction.state == "accepted" and not correction.applied
+        unchecked = correction.state == "waiting" and not correction.checked
+        if stuck or unchecked:
+            return self.link_at(dataset.name, correction.target or correction.at)
+        goal = correction.heading
+        step = None if goal is None else self.next_hop(dataset.name, correction.at, goal)
+        if step is None:
+            return self.link_at(dataset.name, correction.at) if goal is not None else None
+        above = dataset.upper_of(self.config.tree[correction.at].level)
+        upward = above is not None and self.config.tree.ancestor(correction.at, above) == self.config.tree[step]
+        return f"{dataset.name}/{correction.at if upward else step}"
+
+    def link_at(self, dataset: str, region: str) -> str | None:
+        """Some link that touches a node: the one above it, at the top the first below."""
+        contract = self.config.dataset(dataset)
+        if contract.upper_of(self.config.tree[region].level) is not None:
+            return f"{dataset}/{region}"
+        below = self.config.links(dataset, region)
+        return below[0].id if below else None
