@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from federation.canonical import fingerprints
 from federation.contract import Dataset, LinkContract
-from federation.merge import Side, advance, merge
+from federation.merge import Side, advance, merge, side_schema
 from federation.vector import tables
 
 NOTHING = pa.array([], pa.string())
@@ -46,10 +46,10 @@ def side(rows: pa.Table, link: LinkContract) -> pa.Table:
     """Rows as one end of the merge."""
     hashed = fingerprints(rows, link.dataset, {group.name: group.fields for group in link.groups}, b"benchmark")
     count = hashed.num_rows
-    hashed = hashed.append_column("state", pa.array(["have"] * count)).append_column(
-        "version", pa.nulls(count, pa.int64())
-    )
-    return hashed.select(["key", "state", "version", *(f"fp_{group.name}" for group in link.groups)])
+    told = {"state": pa.array(["have"] * count), "version": pa.nulls(count, pa.int64())}
+    no = pa.array([False] * count)
+    columns = {field.name: told.get(field.name, no) for field in side_schema(link.groups)}
+    return pa.table({**columns, **{name: hashed.column(name) for name in hashed.column_names}}).select(list(columns))
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
         2, "name", pa.array([f"n{number}{'x' if number % 100 == 0 else ''}" for number in numbers])
     )
     upper = Side(side(changed, link), True, NOTHING)
-    baseline = settled.drop_columns(["state", "version"])
+    baseline = settled.select(["key", *(f"fp_{group.name}" for group in link.groups)])
     lower = Side(settled, True, NOTHING)
     started = time.perf_counter()
     with tables(b=baseline, u=upper.rows, l=lower.rows) as engine:
