@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,3 +65,12 @@ def test_no_file_of_the_engine_grows_past_what_fits_a_head() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
     assert not long
+
+
+def test_each_row_of_the_decision_table_names_a_test_that_exists() -> None:
+    written = (ROOT / "docs/semantics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_[a-z_0-9]+)`", written))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in modules("tests"))
+    assert len(named) > 30
+    assert not {name for name in named if f"def {name}(" not in tests}
+    assert all((ROOT / path).exists() for path in re.findall(r"`((?:tests|federation)/[a-z_/]+\.py)`", written))
