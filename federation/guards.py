@@ -26,10 +26,10 @@ MANY = 20
 
 def check_clock(link: Link, state: LinkState, now: datetime) -> None:
     """Raise LinkHeld if this machine's clock runs behind the link's own past by more than the contract tolerates."""
-    behind = state.last_run - now if state.last_run is not None else timedelta()
+    behind = state.last_ok - now if state.last_ok is not None else timedelta()
     if not state.released and behind > timedelta(minutes=link.contract.dataset.clock_tolerance):
         raise LinkHeld(
-            f"this machine's clock says {now:%Y-%m-%d %H:%M}, but the link ran at {state.last_run:%Y-%m-%d %H:%M} already",
+            f"this machine's clock says {now:%Y-%m-%d %H:%M}, but the link settled at {state.last_ok:%Y-%m-%d %H:%M} already",
             "本机时钟早于上次运行时间",
             todo=f"校准时钟后放行 / set the clock, then: fedsync link release {link.id}",
         )
