@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := federation connectors dags plugins examples benchmarks tests
 
-.PHONY: help demo up test check fmt bench install install-dev requirements clean
+.PHONY: help demo up test check fmt bench fuzz install install-dev requirements clean
 
 help:  ## 列出命令 / list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ fmt: install-dev  ## 排版 / format
 bench: install-dev  ## 基准 / benchmarks
 	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.merge
+
+fuzz: install-dev  ## 更久的随机测试，EXAMPLES=n / the property tests with n new examples each
+	FEDSYNC_FUZZ_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest tests/property --timeout 0
 
 requirements:  ## 重新锁定依赖 / pin the dependencies anew
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate requirements.in -o requirements.txt
