@@ -65,9 +65,18 @@ class Database:
         self.engine: Engine = self._engine(url)
 
     def _engine(self, url: URL) -> Engine:
-        """At most one idle connection is kept per database: a city has hundreds of them."""
+        return self._pooled(url)
+
+    def _pooled(self, url: URL, **arguments: Any) -> Engine:
+        """At most one idle connection is kept per database: a city has hundreds of them. `arguments`: the driver's own."""
         return create_engine(
-            url, hide_parameters=True, pool_size=1, max_overflow=32, pool_pre_ping=True, pool_recycle=600
+            url,
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=32,
+            pool_pre_ping=True,
+            pool_recycle=600,
+            connect_args=arguments,
         )
 
     @contextmanager

@@ -33,7 +33,6 @@ from sqlalchemy import (
     and_,
     case,
     cast,
-    create_engine,
     delete,
     event,
     func,
@@ -71,15 +70,7 @@ class Mysql(Database):
     unstage = "DROP TEMPORARY TABLE"  # without the word it would end the transaction
 
     def _engine(self, url: URL) -> Engine:
-        engine = create_engine(
-            url,
-            hide_parameters=True,
-            pool_size=1,
-            max_overflow=32,
-            pool_pre_ping=True,
-            pool_recycle=600,
-            connect_args={**SESSION, "conv": _conversions()},
-        )
+        engine = self._pooled(url, **SESSION, conv=_conversions())
 
         @event.listens_for(engine, "connect")
         def _settings(driver: Any, _record: Any) -> None:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     Table,
     case,
     cast,
-    create_engine,
     event,
     func,
     literal,
@@ -56,15 +55,7 @@ class Postgres(Database):
         arguments: dict[str, Any] = {"prepare_threshold": None}
         if "connect_timeout" not in url.query:
             arguments["connect_timeout"] = 10
-        engine = create_engine(
-            url,
-            hide_parameters=True,
-            pool_size=1,
-            max_overflow=32,
-            pool_pre_ping=True,
-            pool_recycle=600,
-            connect_args=arguments,
-        )
+        engine = self._pooled(url, **arguments)
 
         @event.listens_for(engine, "connect")
         def _settings(driver: Any, _record: Any) -> None:

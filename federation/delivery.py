@@ -33,6 +33,11 @@ class Delivery:
     parts: tuple[tuple[tuple[str, ...], pa.Table], ...]
     removals: pa.Array
 
+    @property
+    def written(self) -> list[str]:
+        """The keys of the rows in all parts."""
+        return [key for _, rows in self.parts for key in rows.column(KEY).to_pylist()]
+
 
 @dataclass(frozen=True)
 class Judged:

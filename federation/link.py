@@ -26,7 +26,6 @@ from federation.guards import check_clock, check_guards, check_schema, check_sha
 from federation.intents import intent_of, recovered
 from federation.ledger.baselines import Manifest
 from federation.ledger.links import Lease, LinkState
-from federation.ledger.schema import run as run_table
 from federation.merge import Rulings, merge
 from federation.merge_sql import UP
 from federation.outcome import Outcome
@@ -309,9 +308,8 @@ class LinkRun:
         applied = self._write(ends.upper, replace(up, token=upper.token))
         reached("upper.apply.after")
         if applied is not None:
-            brought = [key for _, rows in found.up.delivery.parts for key in rows.column(KEY).to_pylist()]
             removed = found.up.delivery.removals.to_pylist()
-            ends.touched |= {*brought, *removed}
+            ends.touched |= {*found.up.delivery.written, *removed}
             ends.displaced |= {*self._placed(found), *removed}
             ends.upper_cursor = applied.cursor or ends.upper_cursor
             ends.upper_token = applied.token or ends.upper_token
@@ -371,17 +369,8 @@ class LinkRun:
                 last_run=now,
             )
             nothing = Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code)
-            connection.execute(
-                run_table.insert().values(
-                    run_id=self.run_id,
-                    link_id=self.link.id,
-                    started=self.started,
-                    finished=now,
-                    outcome="held" if held else "failed",
-                    counts=json.dumps(nothing.summary()),
-                    error=str(error),
-                )
-            )
+            word = "held" if held else "failed"
+            self.services.links.record_run(connection, nothing, self.started, now, word, error=str(error))
 
     def _notify(self, changed: bool) -> None:
         """Show the people at both ends what was handed back to them, and their corrections."""

@@ -22,7 +22,6 @@ from federation.ledger.baselines import Manifest
 from federation.ledger.contests import Contest
 from federation.ledger.links import Lease, LinkState
 from federation.ledger.schema import receipt as receipt_table
-from federation.ledger.schema import run as run_table
 from federation.ledger.tombstones import Tombstone
 from federation.merge import Advance, Plan, advance
 from federation.outcome import Outcome
@@ -120,9 +119,9 @@ class Settlement:
             self._corrections(connection, removals)
             self._contests(connection)
             self._tombstones(connection, stones, [*acted[0], *acted[1]])
-            services.waiting.replace(connection, self.link.id, self._waits(), marks)
+            services.waiting.replace(connection, self.link.id, self._waits, marks)
             outcome = self._outcome(accounts)
-            self._record_run(connection, outcome, now)
+            services.links.record_run(connection, outcome, self.started, now, "ok")
             if outcome.moved or faults:
                 services.ledger.audit(connection, "engine", "link.settle", self.link.id, json.dumps(outcome.summary()))
         reached("settle.after")
@@ -252,7 +251,7 @@ class Settlement:
     def _acted(self) -> list[list[str]]:
         """Per end, the keys of the tombstones that this run has acted on."""
         found = self.found
-        open_ = set(self._waits().column("key").to_pylist())
+        open_ = set(self._waits.column("key").to_pylist())
         open_ |= {key for judged in (found.down, found.up) for key in judged.blocked.to_pylist()}
         acted = []
         for end, evidence in zip(found.ends, found.evidence):
@@ -275,6 +274,7 @@ class Settlement:
             services.tombstones.returned(connection, self.link.contract.dataset.name, region.code, back)
         services.tombstones.purge(connection)
 
+    @cached_property
     def _waits(self) -> pa.Table:
         """key, side: what could not be decided: in doubt, or unreadable at one end while the other end went on."""
         found = self.found
@@ -290,10 +290,8 @@ class Settlement:
             written = sum(rows.num_rows for _, rows in judged.delivery.parts)
             if not written and not len(judged.delivery.removals):
                 continue
-            keys = [key for _, rows in judged.delivery.parts for key in rows.column(KEY).to_pylist()]
-            content = hashlib.sha256(
-                "\n".join(sorted([*keys, *judged.delivery.removals.to_pylist()])).encode()
-            ).hexdigest()
+            keys = [*judged.delivery.written, *judged.delivery.removals.to_pylist()]
+            content = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
             connection.execute(
                 receipt_table.insert().values(
                     run_id=self.run_id,
@@ -305,18 +303,6 @@ class Settlement:
                     at=now,
                 )
             )
-
-    def _record_run(self, connection: Connection, outcome: Outcome, now: datetime) -> None:
-        connection.execute(
-            run_table.insert().values(
-                run_id=self.run_id,
-                link_id=self.link.id,
-                started=self.started,
-                finished=now,
-                outcome="ok",
-                counts=json.dumps(outcome.summary()),
-            )
-        )
 
 
 def _by_id(evidence: Evidence) -> dict[str, LinkState]:

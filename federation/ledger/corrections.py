@@ -29,7 +29,6 @@ from federation.secrets import Keyring
 
 OPEN = ("raised", "waiting")
 REFUSED = ("rejected", "superseded")
-RULED = ("accepted", "rejected", "superseded", "withdrawn")
 SHOWN = timedelta(days=30)
 """How long an outcome is shown to the people who raised the correction."""
 NextHop = Callable[[str, str, str], str | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import uuid
@@ -14,7 +15,9 @@ from sqlalchemy import Connection, select, update
 from federation.config import Link
 from federation.errors import FedsyncError, LeaseHeld, LeaseLost
 from federation.ledger.schema import link as table
+from federation.ledger.schema import run as run_table
 from federation.ledger.store import Ledger, chunks, rows
+from federation.outcome import Outcome
 
 LEASE = timedelta(minutes=15)
 """How long a lease lasts; a runner that died is taken over after that, or at once by the next process on its machine."""
@@ -148,6 +151,28 @@ class Links:
                 todo="无需处理，接管者会完成 / nothing: the other runner finishes it",
                 link=lease.link_id,
             )
+
+    def record_run(
+        self,
+        connection: Connection,
+        outcome: Outcome,
+        started: datetime,
+        finished: datetime,
+        word: str,
+        error: str | None = None,
+    ) -> None:
+        """Enter one run: what it did, and how it ended (`ok`, `held`, `failed`)."""
+        connection.execute(
+            run_table.insert().values(
+                run_id=outcome.run_id,
+                link_id=outcome.link_id,
+                started=started,
+                finished=finished,
+                outcome=word,
+                counts=json.dumps(outcome.summary()),
+                error=error,
+            )
+        )
 
     def mark_failed(self, link_id: str, error: FedsyncError) -> None:
         """Note that a link could not even start, unless somebody works on it right now."""
