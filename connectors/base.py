@@ -8,7 +8,9 @@ CURSOR      an opaque text that a connector returned from `changes`; given back,
 PRESENT     the complete list of keys that the node holds now. With it the engine sees deletions; without it, none.
 REJECT      a row that cannot be typed or trusted (bad value, missing or double key), with the reason for a person.
 TOKEN       a cheap text that differs whenever the node's data may differ; None if the system cannot tell.
+ETAG        an opaque text that some systems give each state of a row; a write that carries it is refused once the row has another.
 BATCH       all that one link run writes to one side; writing it twice leaves the same state as once.
+RECEIPT     proof (回执) that a node wrote a batch: what arrived here, and what others received from here.
 RETURN      a row handed back (退回) to the people of this node with the reason.
 CORRECTION  a value proposed (校核) to this node's people, who rule on it, or proposed by them, with what became of it.
 RULING      what the people of this node decided on a correction: accept or reject, with a reason.
@@ -20,22 +22,50 @@ Errors are those of `federation.errors`: a connector wraps every driver error, k
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
 
+from connectors import findings
+from connectors.findings import Finding
 from federation import canonical
 from federation.contract import Dataset
+from federation.errors import Conflict
 from federation.regions import Region
 
+ETAG = "_etag"
+"""The column that holds a row's etag."""
 
-class Options(BaseModel):
-    """Base of a connector's options as declared in YAML (secrets already resolved)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class OptionPart(BaseModel):
+    """Base of a part of a connector's options that has a shape of its own."""
+
+    # What was declared may hold secrets, and the causes of an error end up in logs.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+Hours = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+
+
+class Options(OptionPart):
+    """Base of a connector's options as declared in YAML (secrets already resolved).
+
+    `quiet_hours`: when the system must not be asked, on the node's clock (`22:00-06:00`).
+    """
+
+    quiet_hours: tuple[Hours, ...] = ()
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _some(cls, hours: tuple[str, ...]) -> tuple[str, ...]:
+        if any(text[:5] == text[-5:] for text in hours):
+            raise ValueError("begins and ends at the same time")
+        return hours
 
 
 @dataclass(frozen=True)
@@ -76,8 +106,12 @@ class Capabilities:
 
     `capture`: how `changes` finds them: `snapshot` (always everything), `cursor` (since a watermark), `log` (a change table).
     `present`: `changes(sweep=True)` lists every key, so deletions are seen. `keyed_reads`: `fetch` costs by key, not by table.
-    `conditional`: `apply` refuses with Conflict if the data moved since it was read. `returns`: `notify` shows returns to people.
+    `conditional`: `apply` refuses with Conflict if any data moved since it was read (`Batch.cursor`). `checks`: it refuses if one of
+    the rows that it writes did (`Batch.expected`). `etags`: the same without reading them again: reads tell each row's etag (`fetch`
+    always, `changes` where that costs nothing more), and `apply` refuses with Conflict a row that `Batch.etags` has another for; it may
+    have written others of the batch. `returns`: `show_returns` shows returns to people.
     `corrections`: `show_corrections` shows them to people, and `rulings` takes up what they decide.
+    `receipts`: `show_receipts` shows people what arrived and what was sent.
     `cheap_sweep`: listing every key costs little, so each read may ask for it. `writes`: False for a read-only system.
     """
 
@@ -85,8 +119,11 @@ class Capabilities:
     present: bool = True
     keyed_reads: bool = True
     conditional: bool = False
+    checks: bool = False
+    etags: bool = False
     returns: bool = False
     corrections: bool = False
+    receipts: bool = False
     cheap_sweep: bool = True
     writes: bool = True
 
@@ -106,7 +143,8 @@ class Changes:
     `outside`: typed rows whose jurisdiction lies outside the node (set apart by the level's guard; None before it).
     `missing`: fields of the node for which the system had no column at all in this read (never key fields); their values in
     `rows` are null. `deleted`: key columns of rows known to be gone. `present`: key columns of every row there is (rejects included where their
-    key is readable), or None if this was not a sweep. `cursor`: what to pass next time; it covers all of this result.
+    key is readable), or None if this was not a sweep. `cursor`: what to pass next time; it covers all of this result. `etags`
+    (`etag_schema`): of rows and rejects of this very read, as far as the system told them.
     """
 
     rows: pa.Table
@@ -116,6 +154,46 @@ class Changes:
     cursor: str | None
     outside: pa.Table | None = None
     missing: frozenset[str] = frozenset()
+    etags: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a batch was decided on: the rows that it writes or deletes, as they were when they were read.
+
+    A system that can lock rows compares them, inside the writing transaction, with what they are now: whoever edited one
+    meanwhile is heard instead of overwritten. Only what is being delivered counts.
+
+    `prints`: key (as text), `here` (whether there was a row; null: it does not matter whether it is still there), fp_<group>
+    (null: of no interest). `groups`: their fields. `secret`: what the fingerprints are keyed with."""
+
+    prints: pa.Table
+    groups: Mapping[str, tuple[str, ...]]
+    secret: bytes
+
+    @property
+    def keys(self) -> pa.Array:
+        """The keys of the rows to compare."""
+        return self.prints.column("key").combine_chunks()
+
+    def moved(self, rows: pa.Table, dataset: Dataset) -> list[str]:
+        """The keys whose row is not what was read. `rows`: all typed rows with these keys, as they are now.
+
+        A group of which the system keeps only some fields cannot be compared.
+        """
+        held = {name: fields for name, fields in self.groups.items() if set(fields) <= set(rows.column_names)}
+        now = canonical.fingerprints(rows, dataset, held, self.secret)
+        now = now.append_column("there", pa.repeat(True, now.num_rows)).rename_columns(
+            ["key", *(f"now_{name}" for name in held), "there"]
+        )
+        both = self.prints.join(now, "key", join_type="left outer")
+        there = pc.fill_null(both.column("there"), False)
+        changed = pc.fill_null(pc.not_equal(both.column("here"), there), False)
+        for name in held:
+            differs = pc.fill_null(pc.not_equal(both.column(f"fp_{name}"), both.column(f"now_{name}")), False)
+            changed = pc.or_(changed, differs)
+        found: list[str] = both.filter(changed).column("key").to_pylist()
+        return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -125,13 +203,17 @@ class Batch:
     `upserts`: tables that each hold the key columns and exactly the columns to write (a row's other columns stay untouched; a
     key stands in at most one of them). `deletes`: key columns. `cursor`: the cursor of the read that this was decided on; a
     conditional connector refuses with Conflict if its data moved since, and writes nothing. `token`: the probe's token
-    before that read, or after our own last write.
+    before that read, or after our own last write. `expected`: the rows that it writes or deletes, as they were read; a connector
+    that checks refuses with Conflict if one of them is another now, and writes nothing. `etags` (`etag_schema`): of the rows as they
+    were when this was decided on, null where there was no such row; a key without a line there is written whatever stands in its place.
     """
 
     upserts: tuple[pa.Table, ...]
     deletes: pa.Table
     cursor: str | None = None
     token: str | None = None
+    expected: Expected | None = None
+    etags: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +221,9 @@ class Applied:
     """How many rows were written and how many keys are gone (counting those that already were).
 
     `cursor`: of a conditional connector, the state that our own write left behind, so that a further batch decided on the
-    same read does not conflict with it. None otherwise. `token`: what `probe` says after our write, given only if nobody
-    else wrote since `Batch.token`; with it, our own write does not look like news.
+    same read does not conflict with it. Any other connector may name it together with `token`: a read from there on does not
+    repeat our own write. None otherwise. `token`: what `probe` says after our write, given only if nobody else wrote since
+    `Batch.token`; with it, our own write does not look like news.
     """
 
     written: int
@@ -148,6 +231,21 @@ class Applied:
     cursor: str | None = None
     token: str | None = None
 
+
+RECEIPTS = pa.schema(
+    [
+        ("at", pa.timestamp("us", "UTC")),
+        ("way", pa.string()),
+        ("other", pa.string()),
+        ("written", pa.int64()),
+        ("deleted", pa.int64()),
+        ("run_id", pa.string()),
+    ]
+)
+"""Receipts of one node, the newest first. `way`: `arrived` here, or `sent` from here; `other`: the region at the other end, with its name.
+
+`written`, `deleted`: how many rows the node that received them wrote and deleted. `run_id`: of the link run.
+"""
 
 RULINGS = pa.schema([("correction_id", pa.string()), ("ruling", pa.string()), ("reason", pa.string())])
 """`ruling`: `accept` or `reject`. `reason`: as written, or null."""
@@ -161,6 +259,24 @@ _RULING_WORDS = {
 def ruling_of(written: object) -> str | None:
     """`accept`, `reject`, or None for anything else that stands in a ruling's cell."""
     return _RULING_WORDS.get(str(written).strip().lower())
+
+
+def returns_schema(dataset: Dataset) -> pa.Schema:
+    """Returns (退回): one line for each rule that a record failed, in texts for people.
+
+    Key columns (typed, null where unreadable) + `canonical.REJECTS`: `field` may be null, `value` is the node's own present one, or null.
+    `return_id` (32 hex digits). `hop`: where it stopped, by the names of the regions. `since`: when it was first set aside (UTC).
+    `state`: `open`, `replay` (to be judged again with the next run), `closed`.
+    """
+    return pa.schema(
+        [
+            *canonical.reject_schema(dataset),
+            ("return_id", pa.string()),
+            ("hop", pa.string()),
+            ("since", pa.timestamp("us", "UTC")),
+            ("state", pa.string()),
+        ]
+    )
 
 
 def correction_schema(dataset: Dataset) -> pa.Schema:
@@ -211,12 +327,34 @@ class Connector(ABC):
     def capabilities(self) -> Capabilities:
         """What this system can promise. No I/O."""
 
+    @property
+    def place(self) -> str | None:
+        """The server behind this node, named alike by all nodes that share it, without credentials: where it does not answer one of
+        them, it answers none. None: nothing is shared. No I/O."""
+        return None
+
     @abstractmethod
     def probe(self) -> Probe:
         """Say cheaply whether the system is there and whether its data may have changed. Reads no records."""
 
-    def prepare(self) -> None:
-        """Create what the engine needs in the system (a table, a sheet). May be called many times; touches no data."""
+    def inspect(self) -> Sequence[Finding]:
+        """What an operator should know before he relies on this node: is it reached, what may we do there, does its schema suit the
+        contract, is its clock right, how will syncs go. Raises as `probe` does where there is nothing to inspect.
+
+        Writes nothing anywhere, and reads no more records than one answer of the system holds.
+        """
+        answer = self.probe()
+        return (*findings.reached(answer.detail), *findings.strategy(self.capabilities, self.node.dataset))
+
+    def prepare(self) -> tuple[str, ...]:
+        """Create what the engine needs in the system (a table, a sheet). May be called many times; touches no data.
+
+        Returns what it made, a short text of both languages each; nothing where all of it stood.
+        """
+        return ()
+
+    def unprepare(self) -> None:
+        """Remove from the system what `prepare` put into people's own data, if anything. May be called many times."""
         return
 
     @abstractmethod
@@ -234,8 +372,20 @@ class Connector(ABC):
     def apply(self, batch: Batch) -> Applied:
         """Write a batch: insert or update its rows by key, delete its keys. Idempotent. All or nothing where the system can."""
 
-    def notify(self, returns: pa.Table) -> None:
-        """Show the node's people all open returns (key columns + `canonical.REJECTS`), replacing what was shown before."""
+    def show_returns(self, returns: pa.Table) -> None:
+        """Show the node's people all returns (`returns_schema`), replacing what was shown before.
+
+        A return that is `closed` is told once more, by the first call after; who shows a list leaves it out. Called only with the
+        capability `returns`. Changes neither the node's cursor nor its probe token, unless people mended something where it is shown.
+        """
+        return
+
+    def show_receipts(self, receipts: pa.Table) -> None:
+        """Show the node's people what arrived and what was sent (`RECEIPTS`), replacing what was shown before.
+
+        Changes neither the node's cursor nor its probe token, and writes nothing if the same is shown already. A Transient
+        means that people are at work there: the next run shows them.
+        """
         return
 
     def show_corrections(self, corrections: pa.Table) -> None:
@@ -277,11 +427,9 @@ def changes_of(node: Node, raw: pa.Table, *, present: bool, cursor: str | None) 
     known = typed.rejects.select(keys)
     for name in keys:
         known = known.filter(known.column(name).is_valid())
-    listed = (
-        pa.concat_tables([typed.rows.select(keys), known]).group_by(keys).aggregate([]).select(keys)
-        if present
-        else None
-    )
+    if known.num_rows:  # a key that stands twice is rejected twice, and is none of the rows'
+        known = known.group_by(keys).aggregate([]).select(keys)
+    listed = pa.concat_tables([typed.rows.select(keys), known]) if present else None
     return Changes(typed.rows, typed.rejects, no_keys(node), listed, cursor)
 
 
@@ -306,9 +454,34 @@ def fetched(node: Node, changes: Changes, keys: pa.Table) -> Changes:
     )
 
 
+def refuse_moved(node: Node, expected: Expected, rows: pa.Table) -> None:
+    """Raise Conflict if a row is not what was read. `rows`: all typed rows with the expected keys, as they are now."""
+    moved = expected.moved(rows, node.dataset)
+    if moved:
+        raise Conflict(
+            f"{len(moved)} record(s) were edited after they were read; nothing was written",
+            f"有 {len(moved)} 条记录在读取后被修改；未写入任何内容",
+            todo="将重新读取并合并 / they are read and merged again",
+            dataset=node.dataset.name,
+            region=str(node.region),
+            system=node.system,
+            key=", ".join(moved[:5]),
+        )
+
+
+def etag_schema(dataset: Dataset) -> pa.Schema:
+    """Key columns (typed) + `ETAG`."""
+    return pa.schema([*canonical.schema(dataset, dataset.key), (ETAG, pa.string())])
+
+
 def no_keys(node: Node) -> pa.Table:
     """An empty table of key columns."""
     return canonical.schema(node.dataset, node.dataset.key).empty_table()
+
+
+def no_returns(node: Node) -> pa.Table:
+    """An empty table of returns."""
+    return returns_schema(node.dataset).empty_table()
 
 
 def no_rejects(node: Node) -> pa.Table:

@@ -1,4 +1,5 @@
-"""The corrections desk (校核) of systems that have none of their own: the words on it, and reading what people ruled."""
+"""What systems show to people that have no place of their own for it: the words of corrections (校核) and returns (退回), and reading
+what people ruled."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.base import RULINGS, ruling_of
 
@@ -37,6 +39,11 @@ def told(lines: Iterable[tuple[Any, Any, Any]]) -> pa.Table:
         if found.setdefault(str(name), line)["ruling"] != ruling:
             torn.add(str(name))
     return pa.Table.from_pylist([line for name, line in found.items() if name not in torn], schema=RULINGS)
+
+
+def standing(returns: pa.Table) -> pa.Table:
+    """The returns that still stand: without those that are told to be closed."""
+    return returns.filter(pc.fill_null(pc.not_equal(returns.column("state"), "closed"), True))
 
 
 def wall_clock(moment: datetime | None, timezone: str) -> str | None:

@@ -1,7 +1,8 @@
 """Hosted records: the engine's own table, for a region that has no system, or for the columns that its system lacks.
 
 One table serves all nodes of a federation: a record is its key and a JSON text of the fields that the node holds, so that a new
-field or dataset needs no migration. Each write takes the node's next number, deletions leave a marker with theirs: reading what
+field or dataset needs no migration. The text is sealed (`connectors.hosted_seal`); the key is not: it is opaque by contract, and the
+ledger holds the same one. Each write takes the node's next number, deletions leave a marker with theirs: reading what
 changed since a number misses nothing, and a write decided on an older number is refused. The numbers carry the table's own name
 (`epoch`): a database that was lost and made anew is not taken for the old one.
 """
@@ -19,6 +20,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
+from pydantic import Field
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -30,7 +32,9 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -48,10 +52,13 @@ from connectors.base import (
     fetched,
     no_keys,
 )
-from connectors.sql_database import Database, open_database
+from connectors.desk import standing
+from connectors.findings import Finding, reached, strategy
+from connectors.hosted_seal import Seal
+from connectors.sql_database import Database, open_database, place_of
 from connectors.sql_errors import driver_errors
 from federation.canonical import conform, key_column, key_table
-from federation.errors import Conflict
+from federation.errors import Conflict, SchemaMismatch, located
 
 KEYS_AT_ONCE = 400
 _KEY = Text().with_variant(String(190), "mysql", "mariadb")
@@ -82,13 +89,25 @@ records = Table(
     Column("seq", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False),
 )
+returns = Table(
+    "hosted_return",
+    metadata,
+    *_whose(),
+    Column("return_id", String(32), primary_key=True),
+    Column("payload", Text, nullable=False),
+)
+"""What was handed back to people without a system, sealed: a reason may quote the record."""
 
 
 class HostedOptions(Options):
-    """`url`: the database of hosted records. `part`: `all` fields of a node, or the `companion` of a system that lacks some."""
+    """`url`: the database of hosted records. `part`: `all` fields of a node, or the `companion` of a system that lacks some.
+
+    `keys`: what they are sealed with, 32 bytes each, newest first.
+    """
 
     url: str
     part: Literal["all", "companion"] = "all"
+    keys: tuple[bytes, ...] = Field(min_length=1, repr=False)
 
 
 @dataclass(frozen=True)
@@ -117,23 +136,39 @@ class HostedConnector(Connector):
         super().__init__(node)
         self.options = HostedOptions.model_validate(node.options)
         self._me = {"dataset": node.dataset.name, "region": node.region.code, "part": self.options.part}
+        self._seal = Seal(self.options.keys)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities("log", conditional=True)
+        return Capabilities("log", conditional=True, returns=self.whole)
+
+    @property
+    def place(self) -> str | None:
+        return place_of(self.options.url)
 
     def probe(self) -> Probe:
         with self._reading() as connection:
             position = self._position(connection)
         return Probe(str(position), f"hosted, {position.seq} changes so far")
 
-    def prepare(self) -> None:
+    def inspect(self) -> Sequence[Finding]:
+        try:
+            return super().inspect()
+        except SchemaMismatch:  # the table is the engine's own, and made with the first sync
+            return (
+                *reached("首次同步时建立 / made with the first sync"),
+                *strategy(self.capabilities, self.node.dataset),
+            )
+
+    def prepare(self) -> tuple[str, ...]:
         with self._errors():
             self._database.make()
             with self._database.creating() as connection:
                 metadata.create_all(connection)
-                if connection.execute(select(nodes.c.seq).where(self._mine(nodes))).first() is None:
-                    connection.execute(insert(nodes).values(**self._me, epoch=secrets.token_hex(8), seq=0))
+                if connection.execute(select(nodes.c.seq).where(self._mine(nodes))).first() is not None:
+                    return ()
+                connection.execute(insert(nodes).values(**self._me, epoch=secrets.token_hex(8), seq=0))
+        return ("托管 hosted by the engine",)
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
         with self._reading() as connection:
@@ -181,6 +216,35 @@ class HostedConnector(Connector):
                 connection.execute(update(nodes).where(self._mine(nodes)).values(seq=position.seq))
         return Applied(len(wanted), len(gone), str(position), str(position) if alone else None)
 
+    def show_returns(self, returned: pa.Table) -> None:
+        lines = {line["return_id"]: _shown(line) for line in standing(returned).to_pylist()}
+        with self._writing() as connection:
+            returns.create(connection, checkfirst=True)  # a table of hosted records may be older than returns
+            held = dict(self._returned(connection))
+            if held == lines:
+                return
+            connection.execute(returns.delete().where(self._mine(returns)))
+            if lines:
+                sealed = [{"return_id": one, "payload": self._closed(one, text)} for one, text in lines.items()]
+                connection.execute(insert(returns), [{**self._me, **line} for line in sealed])
+
+    def returned(self) -> list[dict[str, Any]]:
+        """The returns that people are to mend, the oldest first: the key by field name, and the texts of `returns_schema`."""
+        with self._reading() as connection:
+            there = inspect(connection).has_table(returns.name)
+            found = [json.loads(text) for _, text in self._returned(connection)] if there else []
+        return sorted(found, key=lambda line: (line["since"] or "", line["return_id"]))
+
+    def _returned(self, connection: Connection) -> list[tuple[str, str]]:
+        """Return id and JSON text of each."""
+        chosen = select(returns.c.return_id, returns.c.payload).where(self._mine(returns)).order_by(returns.c.return_id)
+        return [(name, self._opened(name, sealed)) for name, sealed in connection.execute(chosen).all()]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it keeps records, and not just the fields that a system lacks."""
+        return self.options.part == "all"
+
     def edit(self, raw: pa.Table) -> pa.Table:
         """Write rows that people typed (columns named after fields; only those are touched). The rejects, with reasons."""
         names = [name for name in self.node.fields if name in raw.column_names]
@@ -191,6 +255,31 @@ class HostedConnector(Connector):
     def remove(self, keys: pa.Table) -> None:
         """Delete records by key, as people do."""
         self.apply(Batch((), keys))
+
+    def live(self) -> int:
+        """How many records there are; 0 if nothing was ever hosted here."""
+        counted = select(func.count()).select_from(records).where(self._mine(records), ~records.c.deleted)
+        try:
+            with self._reading() as connection:
+                return int(connection.execute(counted).scalar_one())
+        except SchemaMismatch:
+            return 0
+
+    def rekey(self) -> int:
+        """Seal with the newest key what an older one, or none, sealed; how many records that were. No news to anybody."""
+        with self._writing() as connection:
+            self._locked(connection)
+            chosen = select(records.c.record_key, records.c.payload).where(self._mine(records), ~records.c.deleted)
+            old = [(key, text) for key, text in connection.execute(chosen).all() if not self._seal.is_newest(text)]
+            fresh = [{"k": key, "p": self._closed(key, self._opened(key, text))} for key, text in old]
+            if fresh:
+                same = and_(self._mine(records), records.c.record_key == bindparam("k"))
+                connection.execute(update(records).where(same).values(payload=bindparam("p")), fresh)
+            if inspect(connection).has_table(returns.name):
+                for name, text in self._returned(connection):
+                    one = and_(self._mine(returns), returns.c.return_id == name)
+                    connection.execute(update(returns).where(one).values(payload=self._closed(name, text)))
+        return len(fresh)
 
     # --- the database
 
@@ -231,9 +320,24 @@ class HostedConnector(Connector):
 
     # --- records
 
+    def _place(self, key: str) -> str:
+        return json.dumps([*self._me.values(), key])
+
+    def _closed(self, key: str, text: str) -> str:
+        return self._seal.close(text, self._place(key))
+
+    def _opened(self, key: str, sealed: str) -> str:
+        where = {"dataset": self.node.dataset.name, "region": str(self.node.region), "system": self.node.system}
+        with located(**where, key=key):
+            return self._seal.open(sealed, self._place(key))
+
     def _rows(self, connection: Connection, *conditions: Any) -> dict[str, str]:
+        """Key → its JSON text."""
         chosen = select(records.c.record_key, records.c.payload).where(self._mine(records), *conditions)
-        return {found.record_key: found.payload for found in connection.execute(chosen)}
+        found = connection.execute(
+            chosen
+        ).all()  # all of it: a record that cannot be opened must not leave a cursor open
+        return {key: self._opened(key, sealed) for key, sealed in found}
 
     def _keys(self, connection: Connection, *conditions: Any) -> list[str]:
         chosen = select(records.c.record_key).where(self._mine(records), *conditions)
@@ -262,16 +366,17 @@ class HostedConnector(Connector):
             chosen = select(records.c.record_key, records.c.payload, records.c.deleted).where(
                 self._mine(records), records.c.record_key.in_(chunk)
             )
-            held.update({key: (payload, deleted) for key, payload, deleted in connection.execute(chosen)})
+            held.update({key: (payload, deleted) for key, payload, deleted in connection.execute(chosen).all()})
         known: list[dict[str, Any]] = []
         new: list[dict[str, Any]] = []
         for key, values in wanted:
-            payload, deleted = held.get(key, ("{}", True))
-            before = {} if deleted else json.loads(payload)
-            after = json.dumps({**before, **values}, ensure_ascii=False, sort_keys=True)
-            if deleted or after != payload:
-                (known if key in held else new).append({"k": key, "p": after, "s": seq, "d": False})
-        known += [{"k": key, "p": "{}", "s": seq, "d": True} for key in gone if not held.get(key, ("", True))[1]]
+            sealed, deleted = held.get(key, ("", True))
+            before = {} if deleted else json.loads(self._opened(key, sealed))
+            after = {**before, **values}
+            if deleted or after != before:
+                text = self._closed(key, json.dumps(after, ensure_ascii=False, sort_keys=True))
+                (known if key in held else new).append({"k": key, "p": text, "s": seq, "d": False})
+        known += [{"k": key, "p": "", "s": seq, "d": True} for key in gone if not held.get(key, ("", True))[1]]
         if known:
             same = and_(self._mine(records), records.c.record_key == bindparam("k"))
             values_of: dict[str, Any] = {"payload": bindparam("p"), "seq": bindparam("s"), "deleted": bindparam("d")}
@@ -298,6 +403,10 @@ class HostedConnector(Connector):
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(keys), KEYS_AT_ONCE):
         yield keys[start : start + KEYS_AT_ONCE]
+
+
+def _shown(line: Mapping[str, Any]) -> str:
+    return json.dumps({name: _text(value) for name, value in line.items()}, ensure_ascii=False, sort_keys=True)
 
 
 def _text(value: Any) -> str | None:

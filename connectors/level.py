@@ -1,7 +1,13 @@
 """What is true of a level, whatever technology its systems use: its scope.
 
 The scope of a node is its own region. Every read and every write passes this guard: a row whose jurisdiction lies elsewhere is
-set apart when read (`Changes.outside`), and is an error when written, since that would be the engine's own leak.
+set apart when read (`Changes.outside`), whatever the system's query returned, and is an error when written, since that would be the
+engine's own leak.
+
+A level brings no defaults of capture, batch size or pace. They are facts of a system, and any of them would be unsound elsewhere:
+a cursor needs a column that moves with each change, a change table puts triggers into somebody's database, and the requests that
+a server bears are the same whoever's data it holds. So they are the system's options; a batch is always one transaction where the
+system can, and what a system shared by many nodes is spared is kept per server (`connectors.breaker`, `Connector.place`).
 """
 
 from __future__ import annotations
@@ -13,7 +19,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Probe
+from connectors.base import Applied, Batch, Changes, Connector
+from connectors.wrapping import WrappingConnector
 from federation.canonical import regions_of
 from federation.errors import Permanent
 
@@ -29,26 +36,15 @@ class Scope:
         return regions_of(jurisdiction, self.routes)
 
 
-class LevelConnector(Connector):
+class LevelConnector(WrappingConnector):
     """Base of the four levels."""
 
     level: ClassVar[str]
 
     def __init__(self, inner: Connector, scope: Scope) -> None:
-        super().__init__(inner.node)
+        super().__init__(inner)
         assert self.node.region.level == self.level, "a level's connector serves regions of that level only"
-        self.inner = inner
         self.scope = scope
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    def probe(self) -> Probe:
-        return self.inner.probe()
-
-    def prepare(self) -> None:
-        self.inner.prepare()
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
         return self._scoped(self.inner.changes(since, sweep=sweep))
@@ -67,21 +63,6 @@ class LevelConnector(Connector):
                     region=str(self.node.region),
                 )
         return self.inner.apply(batch)
-
-    def notify(self, returns: pa.Table) -> None:
-        self.inner.notify(returns)
-
-    def show_corrections(self, corrections: pa.Table) -> None:
-        self.inner.show_corrections(corrections)
-
-    def rulings(self) -> pa.Table:
-        return self.inner.rulings()
-
-    def digest(self) -> Digest:
-        return self.inner.digest()
-
-    def close(self) -> None:
-        self.inner.close()
 
     def _outside(self, rows: pa.Table) -> pa.Array:
         inside = pc.equal(self.scope.of(rows.column(self.node.dataset.jurisdiction)), self.node.region.code)

@@ -24,8 +24,10 @@ from connectors.base import (
     changes_of,
     fetched,
     no_keys,
+    refuse_moved,
     ruling_of,
 )
+from connectors.desk import standing
 from federation.canonical import key_column, key_table
 from federation.errors import Conflict
 
@@ -64,10 +66,12 @@ STORES: dict[str, Store] = {}
 
 
 class MemoryOptions(Options):
-    """`store`: name of the store. `capture`: which kind of system to act as."""
+    """`store`: name of the store. `capture`: which kind of system to act as. `conditional`: a write is refused if anything moved since
+    the read, as in a workbook; else if one of its rows did, as in a database."""
 
     store: str
     capture: Literal["snapshot", "cursor", "log"] = "snapshot"
+    conditional: bool = True
 
 
 class MemoryConnector(Connector):
@@ -82,7 +86,13 @@ class MemoryConnector(Connector):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self.options.capture, conditional=True, returns=True, corrections=True)
+        return Capabilities(
+            self.options.capture,
+            conditional=self.options.conditional,
+            checks=not self.options.conditional,
+            returns=True,
+            corrections=True,
+        )
 
     def probe(self) -> Probe:
         return Probe(str(self.store.clock), f"{len(self.store.rows)} rows")
@@ -121,8 +131,12 @@ class MemoryConnector(Connector):
         )
 
     def apply(self, batch: Batch) -> Applied:
-        if batch.cursor is not None and int(batch.cursor) != self.store.clock:
+        conditional = self.options.conditional
+        if conditional and batch.cursor is not None and int(batch.cursor) != self.store.clock:
             raise Conflict("the store changed since it was read", "读取后数据已变化", region=str(self.node.region))
+        if not conditional and batch.expected is not None:
+            keys = self._keys(batch.expected.keys.to_pylist())
+            refuse_moved(self.node, batch.expected, self.fetch(keys).rows)
         alone = batch.token == str(self.store.clock)
         for rows in batch.upserts:
             for key, values in zip(key_column(rows, self.node.dataset).to_pylist(), rows.to_pylist()):
@@ -133,12 +147,12 @@ class MemoryConnector(Connector):
         return Applied(
             sum(rows.num_rows for rows in batch.upserts),
             len(gone),
-            str(self.store.clock),
+            str(self.store.clock) if conditional else None,
             str(self.store.clock) if alone else None,
         )
 
-    def notify(self, returns: pa.Table) -> None:
-        self.store.returns = returns.to_pylist()
+    def show_returns(self, returns: pa.Table) -> None:
+        self.store.returns = standing(returns).to_pylist()
 
     def show_corrections(self, corrections: pa.Table) -> None:
         self.store.corrections = corrections.to_pylist()

@@ -15,6 +15,8 @@ CONNECTORS: dict[str, str] = {
     "sql": "connectors.sql:SqlConnector",
     "rest": "connectors.rest:RestConnector",
     "workbook": "connectors.workbook:WorkbookConnector",
+    "parquet": "connectors.parquet:ParquetConnector",
+    "webdav": "connectors.webdav:WebdavConnector",
     "hosted": "connectors.hosted:HostedConnector",
 }
 

@@ -1,53 +1,36 @@
 """Records behind an HTTP API, by declaration alone: `connectors.rest_options` says what can be declared.
 
-Capture is `cursor` where the API can filter by time of change, else `snapshot`. The API has no transactions: a batch is written
-record by record, each write idempotent, so a batch that stopped half-way is completed by writing it again. A record that the
-API refuses (400, 422) does not keep the others from being written; the batch then fails naming it.
+Capture is `cursor` where the API can filter by time of change, else `snapshot`. How batches are written: `connectors.rest_write`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Capabilities, Changes, Node, Probe, changes_of, fetched
 from connectors.desk import told
-from connectors.rest_client import GONE, MISSING, Answer, Client, Refused, dig
+from connectors.findings import Finding
+from connectors.rest_address import Addresses
+from connectors.rest_client import Answer, Client
+from connectors.rest_errors import GONE
+from connectors.rest_inspect import inspected
+from connectors.rest_json import MISSING, dig
 from connectors.rest_options import RestOptions, WriteOptions
 from connectors.rest_paging import Page, Pages
 from connectors.rest_records import Key, Shape
+from connectors.rest_write import Writer
 from connectors.retrying import RequestingConnector, Retrier
-from federation.canonical import key_column
-from federation.errors import Permanent, SchemaMismatch, located
+from federation.errors import SchemaMismatch, located
 
 _WHOLE_ABOVE = 500
 """Above so many keys, reading the collection costs fewer requests than reading each."""
-
-
-_REFUSALS = 100
-"""After so many refused records a batch is given up: by then it is the declaration that is wrong, not the records."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One record's key, and the same as a step of an address (percent-encoded, composite keys joined with commas)."""
-
-    key: str
-    encoded: str
-
-
-_EVERY = Item("", "")
-"""Of a request that concerns no single record."""
 
 
 class RestConnector(RequestingConnector):
@@ -60,6 +43,7 @@ class RestConnector(RequestingConnector):
         self.options = RestOptions.model_validate(node.options)
         self.shape = Shape(node, self.options.times, self.options.documents)
         self.client = Client(self.options, self.retrier)
+        self.addresses = Addresses(node, self.options)
         self.pages = Pages(self.client, self.options.paging, self.shape.key_of)
         self._where = {"dataset": node.dataset.name, "region": str(node.region), "system": node.system}
 
@@ -70,9 +54,15 @@ class RestConnector(RequestingConnector):
             "cursor" if options.changed_since else "snapshot",
             keyed_reads=options.item_reads,
             cheap_sweep=options.changed_since is None or options.keys is not None,
-            writes=options.upsert is not None,
+            etags=options.etag is not None,
+            writes=options.writes,
+            returns=options.returns is not None,
             corrections=options.corrections is not None,
         )
+
+    @property
+    def place(self) -> str | None:
+        return self.options.base_url
 
     def probe(self) -> Probe:
         with located(**self._where):
@@ -90,6 +80,11 @@ class RestConnector(RequestingConnector):
                 )
             return Probe(json.dumps(found, sort_keys=True), f"{state.field}={found}")
 
+    def inspect(self) -> Sequence[Finding]:
+        with located(**self._where):
+            parameters = self._parameters(limited=True)
+            return inspected(self.node, self.options, self.client, self.shape, self.capabilities, parameters)
+
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
         with located(**self._where):
             since = since if self.options.changed_since else None
@@ -101,41 +96,41 @@ class RestConnector(RequestingConnector):
 
     def fetch(self, keys: pa.Table) -> Changes:
         with located(**self._where):
-            if not self.options.item_reads or keys.num_rows > _WHOLE_ABOVE:
+            only_items = self.options.etag is not None and self.options.etag.header is not None
+            if not self.options.item_reads or (keys.num_rows > _WHOLE_ABOVE and not only_items):
                 return fetched(self.node, self._read(None, floor=None, present=False), keys)
             found: list[tuple[str, Any]] = []
-            for item in self._items(keys):
-                path = self._address(self.options.item_path, item)
+            etags: list[str] = []
+            for item in self.addresses.items(keys):
+                path = self.addresses.of(self.options.item_path, item)
                 answer = self.client.get(path, {}, key=item.key, accept=GONE)
                 if answer.status not in GONE:
                     found.append((path, self._record(answer, path)))
+                    if self.options.etag:
+                        etags.append(self._etag(answer, found[-1][1], item.key))
             raw = self.shape.raw(found, self.node.fields)
-            return fetched(self.node, changes_of(self.node, raw, present=False, cursor=None), keys)
+            changes = changes_of(self.node, raw, present=False, cursor=None)
+            told = self.shape.etags([record for _, record in found], etags) if etags else None
+            return fetched(self.node, replace(changes, etags=told), keys)
 
     def apply(self, batch: Batch) -> Applied:
         with located(**self._where):
-            # One text for each call: a request sent again by the retrier is known as the same write, while the same values
-            # written later, after others, are not mistaken for it by a server that remembers keys for a day.
-            call = secrets.token_hex(8)
-            refused: list[Refused] = []
-            written = deleted = 0
-            for rows in batch.upserts:
-                for item, row in zip(self._items(rows), rows.to_pylist()):
-                    written += _tried(refused, partial(self._upsert, item, row, call))
-            for item in self._items(batch.deletes):
-                deleted += _tried(refused, partial(self._delete, item, call))
-            if refused:
-                raise _summed(refused)
-            return Applied(written, deleted)
+            return self._writer(batch.etags).apply(batch)
+
+    def show_returns(self, returns: pa.Table) -> None:
+        options = self.options.returns
+        if options is not None:
+            with located(**self._where):
+                shown = [self.shape.returned(line) for line in returns.to_pylist()]
+                self._writer().put(WriteOptions(method=options.method), options.path, shown)
 
     def show_corrections(self, corrections: pa.Table) -> None:
         options = self.options.corrections
         if options is None:
             return super().show_corrections(corrections)
         with located(**self._where):
-            how = WriteOptions(method=options.show.method, path=options.show.path)
             shown = [self.shape.correction(line) for line in corrections.to_pylist()]
-            self._write(how, options.show.path, _EVERY, shown, secrets.token_hex(8), frozenset())
+            self._writer().put(WriteOptions(method=options.show.method), options.show.path, shown)
             return None
 
     def rulings(self) -> pa.Table:
@@ -143,7 +138,7 @@ class RestConnector(RequestingConnector):
         if options is None:
             return super().rulings()
         with located(**self._where):
-            asked, where = options.rulings, self._address(options.rulings.path, _EVERY)
+            asked, where = options.rulings, self.addresses.of(options.rulings.path)
             found = dig(self.client.get(where, {}).data, asked.records)
             if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
                 raise SchemaMismatch(
@@ -166,14 +161,34 @@ class RestConnector(RequestingConnector):
         """Read the collection from `since` on (None: all of it). `floor`: the cursor never falls behind it."""
         changed, parameters = self.options.changed_since, self._parameters()
         if changed and since is not None:
-            parameters[changed.parameter] = since
+            parameters[changed.parameter] = changed.value.replace("{since}", since)
         pages: list[Page] = list(self.pages.read(self.options.path, parameters, self.options.records))
         records = self._latest(pages)
-        self.shape.check([record for _, record in records], omits_nulls=self.options.omits_nulls)
+        whole = [record for _, record in records]
+        self.shape.check(whole, omits_nulls=self.options.omits_nulls)
         cursor = self._covered(pages, floor) if changed else None
         found = changes_of(self.node, self.shape.raw(records, self.node.fields), present=present, cursor=cursor)
-        absent = self.shape.absent([record for _, record in records]) if since is None else frozenset[str]()
-        return replace(found, missing=absent)
+        absent = self.shape.absent(whole) if since is None else frozenset[str]()
+        return replace(found, missing=absent, etags=self._etags(whole))
+
+    def _etags(self, records: list[Any]) -> pa.Table | None:
+        """The etags that stand in the records themselves."""
+        field = self.options.etag.field if self.options.etag else None
+        if field is None or not records:
+            return None
+        told = self.shape.etags(records, [dig(record, field) for record in records])
+        if told is None:
+            raise _no_etag(field, f"GET {self.options.path}")
+        return told
+
+    def _etag(self, answer: Answer, record: Any, key: str) -> str:
+        """The etag of one item. Raises SchemaMismatch if it has none: its writes could not be conditional."""
+        assert self.options.etag
+        header, field = self.options.etag.header, self.options.etag.field
+        found = answer.headers.get(header) if header else dig(record, field or "")
+        if not isinstance(found, str) or not found:
+            raise _no_etag(header or field, f"GET {self.options.item_path}", key)
+        return found
 
     def _latest(self, pages: list[Page]) -> list[tuple[str, Any]]:
         """Each record once, with where it stood.
@@ -248,20 +263,6 @@ class RestConnector(RequestingConnector):
         every = pa.concat_tables([present, found.rows.select(names), seen])
         return replace(found, present=every.group_by(names).aggregate([]).select(names))
 
-    def _items(self, keys: pa.Table) -> list[Item]:
-        """The items of these rows. Raises Permanent for a key that cannot stand in an address."""
-        items = []
-        for text in key_column(keys, self.node.dataset).to_pylist():
-            parts = [text] if len(self.node.dataset.key) == 1 else json.loads(text)
-            if parts in (["."], [".."]):
-                # Every HTTP library folds such a step, and the request would go to the collection or above it.
-                raise Permanent("a key cannot be . or ..", "主键不能是 . 或 ..", key=text)
-            items.append(Item(text, ",".join(quote(str(part), safe="") for part in parts)))
-        return items
-
-    def _address(self, template: str, item: Item) -> str:
-        return template.replace("{path}", self.options.path).replace("{key}", item.encoded)
-
     def _record(self, answer: Answer, path: str) -> Any:
         record = dig(answer.data, self.options.record)
         if not isinstance(record, dict):
@@ -273,61 +274,15 @@ class RestConnector(RequestingConnector):
             )
         return record
 
-    def _upsert(self, item: Item, row: dict[str, Any], call: str) -> None:
-        upsert, create = self.options.upsert, self.options.create
-        if upsert is None:
-            raise _read_only(item, "upsert")
-        body = self.shape.body(row)
-        answer = self._write(upsert, self.options.item_path, item, body, call, GONE if create else frozenset())
-        if create and answer.status in GONE:
-            self._write(create, self.options.path, item, body, call, frozenset())
-
-    def _delete(self, item: Item, call: str) -> None:
-        if self.options.delete is None:
-            raise _read_only(item, "delete")
-        self._write(self.options.delete, self.options.item_path, item, None, call, GONE)
-
-    def _write(
-        self, how: WriteOptions, default: str, item: Item, body: Any, call: str, accept: frozenset[int]
-    ) -> Answer:
-        path = self._address(how.path or default, item)
-        content = json.dumps([how.method, path, body, call], sort_keys=True, ensure_ascii=False)
-        once = hashlib.sha256(content.encode()).hexdigest()[:32]
-        return self.client.write(how.method, path, body, key=item.key, once=once, accept=accept)
+    def _writer(self, etags: pa.Table | None = None) -> Writer:
+        return Writer(self.options, self.shape, self.addresses, self.client, etags)
 
 
-def _tried(refused: list[Refused], write: Callable[[], None]) -> int:
-    """1 if the write was done, 0 if the API refused this very record; a flood of refusals ends the batch."""
-    try:
-        write()
-    except Refused as error:
-        refused.append(error)
-        if len(refused) >= _REFUSALS:
-            raise _summed(refused) from error
-        return 0
-    return 1
-
-
-def _summed(refused: list[Refused]) -> Refused:
-    """One error for all refused records: the first, naming the others' keys."""
-    first = refused[0]
-    if len(refused) == 1:
-        return first
-    error = Refused(
-        f"{first.en}, and so {len(refused) - 1} more record(s)",
-        f"{first.zh}，另有 {len(refused) - 1} 条同样被拒",
-        todo=first.todo,
-        **first.where,
-        others=", ".join(str(error.where.get("key")) for error in refused[1:]),
-    )
-    error.__cause__ = first
-    return error
-
-
-def _read_only(item: Item, word: str) -> Permanent:
-    return Permanent(
-        f"the API is declared without `{word}`",
-        f"该接口未声明 {word}",
-        todo=f"声明 {word}，或不让数据写往此处 / declare `{word}`, or let nothing be written here",
-        key=item.key,
+def _no_etag(field: str | None, request: str, key: str = "") -> SchemaMismatch:
+    return SchemaMismatch(
+        f"the answer shows no etag ({field})",
+        f"应答没有给出 ETag（{field}）",
+        todo="核对 etag；若接口没有 ETag，删去该项 / check `etag`; if the API has none, remove it",
+        request=request,
+        key=key,
     )

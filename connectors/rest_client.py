@@ -1,61 +1,30 @@
-"""HTTP for the REST connector: one session, politeness, and every failure turned into an error of ours.
-
-What an API says in the body of a refusal is not repeated in our errors, since it tends to quote the record, and errors are
-kept where no attribute value may be. It stays within reach in the `__cause__` (`requests.HTTPError.response`).
-"""
+"""HTTP for the REST connector: one session that proves who we are, is polite, and whose errors are ours (`rest_errors`)."""
 
 from __future__ import annotations
 
 import json
-import threading
+import ssl
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import Message
-from email.utils import parsedate_to_datetime
+from functools import cached_property
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from connectors.polite import Allowance, pace_of
+from connectors.rest_auth import Proof, hide, proof_of
+from connectors.rest_auth_options import LoginOptions, OAuth2Options
+from connectors.rest_errors import Place, Unproven, broken, http_date, refused
+from connectors.rest_json import MISSING, Number, dig
 from connectors.rest_options import RestOptions
+from connectors.rest_token import Issued, denied, issued, request_of
 from connectors.retrying import Retrier
-from federation.errors import AccessDenied, Conflict, ConnectorError, Permanent, SchemaMismatch, Transient
-
-Place = dict[str, Any]
-GONE = frozenset((404, 410))
-MISSING = object()
-"""What `dig` finds where nothing is; null is something."""
-
-
-class Number(float):
-    """A JSON number with a fraction or an exponent that remembers how it was written: a decimal loses nothing."""
-
-    text: str
-
-    def __new__(cls, text: str) -> Number:
-        number = super().__new__(cls, text)
-        exact = Decimal(text)
-        # 1e999999999 is a short text and a very long number.
-        number.text = format(exact, "f") if abs(exact.adjusted()) < 100 else text
-        return number
-
-
-def dig(data: Any, path: str) -> Any:
-    """The value at a dotted path, None below a null, MISSING where a name is absent. An empty path is `data` itself."""
-    for name in path.split(".") if path else ():
-        if data is None:
-            return None
-        if not isinstance(data, Mapping) or name not in data:
-            return MISSING
-        data = data[name]
-    return data
-
-
-class Refused(Permanent):
-    """The API refuses this one record or request; others may pass."""
+from federation.errors import ConnectorError, Permanent, SchemaMismatch, Transient
 
 
 @dataclass(frozen=True)
@@ -70,34 +39,23 @@ class Answer:
     @property
     def date(self) -> datetime | None:
         """The server's own clock when it answered."""
-        return _http_date(self.headers.get("Date"))
+        return http_date(self.headers.get("Date"))
 
 
-class Pace:
-    """At most so many requests a second, whichever threads send them."""
+@dataclass(frozen=True)
+class Call:
+    """One request. `key`: of the record that it concerns. `accept`: statuses that are answers, not errors. `read`: whether its
+    answer must be JSON. `stream`: leave the answer's body unread."""
 
-    def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def wait(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Return when it is this caller's turn."""
-        with self._lock:
-            turn = max(now(), self._next)
-            self._next = turn + self._interval
-        if (pause := turn - now()) > 0:
-            sleep(pause)
-
-
-_PACES: dict[tuple[str, float], Pace] = {}
-_PACES_LOCK = threading.Lock()
-
-
-def pace_of(base_url: str, per_second: float) -> Pace:
-    """One pace for all nodes of this process that share a system: it is the system that must be spared."""
-    with _PACES_LOCK:
-        return _PACES.setdefault((base_url, per_second), Pace(per_second))
+    method: str
+    path: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    accept: Collection[int] = ()
+    read: bool = True
+    stream: bool = False
 
 
 class Client:
@@ -107,22 +65,31 @@ class Client:
         self.options = options
         self.retrier = retrier
         self._session: requests.Session | None = None
-        rate = options.requests_per_second
+        rate, budget = options.requests_per_second, options.requests_per_run
         self._pace = pace_of(options.base_url, rate) if rate else None
+        self._allowance = Allowance(budget) if budget else None
 
     def get(self, path: str, parameters: Mapping[str, Any], *, key: str = "", accept: Collection[int] = ()) -> Answer:
-        """Read. Statuses in `accept` are answers, not errors."""
-        return self.retrier.call(lambda: self._send("GET", path, parameters, None, {}, key, accept, True))
-
-    def write(self, method: str, path: str, body: Any, *, key: str, once: str, accept: Collection[int] = ()) -> Answer:
-        """Write one record. `once` is the same text whenever this very write is sent again."""
-        name = self.options.idempotency_header
-        extra = {name: once} if name else {}
-        return self.retrier.call(lambda: self._send(method, path, {}, body, extra, key, accept, False))
+        """Read."""
+        return self.send(Call("GET", path, parameters, key=key, accept=accept))
 
     def reach(self, path: str, parameters: Mapping[str, Any]) -> Answer:
         """Ask, but leave the answer's body unread: is the API there, and does it let us in?"""
-        return self.retrier.call(lambda: self._send("GET", path, parameters, None, {}, "", (), False, stream=True))
+        return self.send(Call("GET", path, parameters, read=False, stream=True))
+
+    def send(self, call: Call) -> Answer:
+        """Send a request, again if it may work then, and once more if the system wants a fresh proof of who we are."""
+        return self.retrier.call(lambda: self._proven(call))
+
+    def resolve(self, current: str, target: str) -> str:
+        """The address that an answer from `current` calls `target`."""
+        return urljoin(current, target)
+
+    def allowed(self, path: str) -> frozenset[str] | None:
+        """The methods that the API says may be used there (OPTIONS); None if it does not say."""
+        answer = self.send(Call("OPTIONS", path, read=False))
+        told = answer.headers.get("Allow") or answer.headers.get("Access-Control-Allow-Methods")
+        return None if not told else frozenset(word.strip().upper() for word in told.split(","))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -130,41 +97,76 @@ class Client:
             self._session.close()
             self._session = None
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        parameters: Mapping[str, Any],
-        body: Any,
-        extra: Mapping[str, str],
-        key: str,
-        accept: Collection[int],
-        read: bool,
-        *,
-        stream: bool = False,
-    ) -> Answer:
-        url = self._url(path)
-        place: Place = {"request": f"{method} {urlsplit(url).path}", "key": key}
+    def _proven(self, call: Call) -> Answer:
+        try:
+            return self._once(call)
+        except Unproven:
+            if not self._proof.renewed():
+                raise
+        return self._once(call)
+
+    @cached_property
+    def _proof(self) -> Proof:
+        return proof_of(self.options.proof, self.options.base_url, self._token)
+
+    def _once(self, call: Call) -> Answer:
+        url = self._url(call.path)
+        place: Place = {"request": f"{call.method} {urlsplit(url).path}", "key": call.key}
+        if self._allowance:
+            self._allowance.spend()
         if self._pace:
             self._pace.wait()
+        request = requests.Request(
+            call.method, url, params=dict(call.parameters), json=call.body, headers=dict(call.headers), auth=self._proof
+        )
+        started = time.monotonic()
         try:
-            with self._opened().request(
-                method,
-                url,
-                params=dict(parameters),
-                json=body,
-                headers=dict(extra),
-                timeout=self.options.timeout,
-                # Given with each request: the session's own would lose against REQUESTS_CA_BUNDLE in the environment.
-                verify=str(self.options.ca) if self.options.ca else True,
-                # A redirected write becomes a read, and a redirected read is mostly a page that asks to log in.
-                allow_redirects=False,
-                stream=stream,
-            ) as response:
-                data = None if stream else self._body(response, read, place)
-                return self._checked(response, data, accept, place)
-        except (requests.RequestException, OSError) as cause:
-            raise _broken(cause, place) from cause
+            with self._exchange(request, stream=call.stream) as response:
+                data = None if call.stream else self._body(response, call.read, place)
+                return self._checked(response, data, call.accept, place)
+        except (requests.RequestException, OSError, ValueError) as cause:
+            error = self._broken(cause, place)
+            if isinstance(error, Transient):
+                error.waited = time.monotonic() - started
+            raise error from cause
+
+    def _broken(self, cause: Exception, place: Place) -> ConnectorError:
+        error = broken(cause, place)
+        hide(cause, self._proof.hides)
+        return error
+
+    def _exchange(self, request: requests.Request, *, stream: bool = False) -> requests.Response:
+        session = self._opened()
+        prepared = session.prepare_request(request)
+        # Given with each request: the session's own would lose against REQUESTS_CA_BUNDLE in the environment.
+        verify = str(self.options.ca) if self.options.ca else True
+        url = str(prepared.url)
+        local = {"no_proxy": str(urlsplit(url).hostname)} if _loopback(url) else {}
+        settings = session.merge_environment_settings(url, local, stream, verify, None)
+        # A redirected write becomes a read, and a redirected read is mostly a page that asks to log in.
+        return session.send(prepared, timeout=self.options.timeout, allow_redirects=False, **settings)
+
+    def _token(self, auth: OAuth2Options | LoginOptions) -> Issued:
+        """Have a token given out."""
+        url = auth.url if "://" in auth.url else self._url(auth.url)
+        place: Place = {"request": f"POST {urlsplit(url).path}"}
+        request = request_of(auth, url)
+        # Not the session's proof: it is what this request is made for.
+        request.auth = Proof()
+        try:
+            with self._exchange(request) as response:
+                data = self._body(response, True, place)
+                enveloped = isinstance(auth, LoginOptions) and data is not None and self._tells_success(data)
+                try:
+                    self._checked(response, data if enveloped else None, (), place)
+                except ConnectorError as error:
+                    raise denied(error, _json(response), place) from error.__cause__
+                return issued(auth, data, place)
+        except (requests.RequestException, OSError, ValueError) as cause:
+            raise broken(cause, place) from cause
+
+    def _tells_success(self, data: Any) -> bool:
+        return self.options.success is not None and dig(data, self.options.success.field) is not MISSING
 
     def _url(self, path: str) -> str:
         base = self.options.base_url
@@ -177,17 +179,25 @@ class Client:
             )
         return url
 
-    def resolve(self, current: str, target: str) -> str:
-        """The address that an answer from `current` calls `target`."""
-        return urljoin(current, target)
-
     def _opened(self) -> requests.Session:
         if self._session is None:
+            self._check_authority()
             self._session = requests.Session()
             self._session.headers.update({"Accept": "application/json", **self.options.headers})
-            # An auth object of our own: without one, requests takes whatever ~/.netrc holds for the host.
-            self._session.auth = _Bearer(self.options.token)
         return self._session
+
+    def _check_authority(self) -> None:
+        """A file without a certificate fails each connection, as a network that breaks off does: told apart here."""
+        if self.options.ca is None:
+            return
+        try:
+            ssl.create_default_context(cafile=str(self.options.ca))
+        except OSError as cause:
+            raise Permanent(
+                f"the certificate of the private authority cannot be read: {self.options.ca}",
+                f"无法读取私有根证书：{self.options.ca}",
+                todo="ca 须为 PEM 格式的证书文件 / `ca` must be a file of certificates in PEM",
+            ) from cause
 
     def _body(self, response: requests.Response, read: bool, place: Place) -> Any:
         """The JSON of a good answer. A write's answer is read only where success is said inside it."""
@@ -219,23 +229,28 @@ class Client:
                     todo="核对 success.field / check `success.field`",
                     **place,
                 )
-            if code not in success.values:
-                status = code if isinstance(code, int) and 400 <= code <= 599 else -1
+            status = success.status(code, status)
         answer = Answer(status, response.url, data, response.headers)
         if 200 <= status < 300 or status in accept:
             return answer
         cause = requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
-        raise _refused(status, code, answer, place) from cause
+        raise refused(status, code, answer.headers, place, self._proof.advice) from cause
 
 
-class _Bearer(requests.auth.AuthBase):
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
+
+def _loopback(url: str) -> bool:
+    """Whether an address is on this very machine, where no proxy can reach it for us."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _charset(response: requests.Response) -> str | None:
@@ -243,99 +258,3 @@ def _charset(response: requests.Response) -> str | None:
     content_type = Message()
     content_type["Content-Type"] = response.headers.get("Content-Type", "")
     return content_type.get_content_charset()
-
-
-def _broken(cause: Exception, place: Place) -> ConnectorError:
-    """The error for a request that got no whole answer."""
-    if isinstance(cause, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(cause):
-        return AccessDenied(
-            "the server's certificate is not trusted",
-            "服务器证书不受信任",
-            todo="用 ca 指定私有根证书 / name the private authority's certificate in `ca`",
-            **place,
-        )
-    if isinstance(cause, requests.Timeout):
-        return Transient("the system did not answer in time", "系统未在时限内应答", **place)
-    if isinstance(
-        cause,
-        (
-            requests.ConnectionError,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError,
-            ConnectionError,
-            TimeoutError,
-        ),
-    ):
-        return Transient("the connection failed or broke off", "连接失败或中断", **place)
-    return Permanent(
-        "the request cannot be sent as declared",
-        "请求无法按声明发出",
-        todo="核对 base_url、ca 与代理设置 / check `base_url`, `ca` and the proxy settings",
-        **place,
-    )
-
-
-def _refused(status: int, code: Any, answer: Answer, place: Place) -> ConnectorError:
-    """The error for an answer that says no."""
-    said = f"{status}" if code is None or status == code else f"code {code}"
-    if status in (401, 403):
-        return AccessDenied(
-            f"the system refused the token ({said})",
-            f"系统拒绝了令牌（{said}）",
-            todo="更换令牌或申请权限 / renew the token or ask for the right",
-            **place,
-        )
-    if status in (405, 501):
-        return SchemaMismatch(
-            f"the endpoint does not take this method ({said})",
-            f"接口不支持该方法（{said}）",
-            todo="核对 upsert、create、delete 的 method / check the `method` of `upsert`, `create` and `delete`",
-            **place,
-        )
-    if status in (408, 425, 429) or status >= 500:
-        return Transient(
-            f"the system is busy or failing ({said})",
-            f"系统繁忙或故障（{said}）",
-            retry_after=retry_after(answer),
-            **place,
-        )
-    if status in (409, 412):
-        return Conflict(f"the record changed meanwhile ({said})", f"记录已被他人修改（{said}）", **place)
-    if status in GONE:
-        return SchemaMismatch(
-            f"there is no such endpoint ({said})",
-            f"接口不存在（{said}）",
-            todo="核对 path 与 item_path / check `path` and `item_path`",
-            **place,
-        )
-    if 300 <= status < 400:
-        return Permanent(
-            f"the API has moved to {answer.headers.get('Location', '?').split('?')[0]} ({said})",
-            f"接口已迁移（{said}）",
-            todo="更新 base_url 或 path / mend `base_url` or `path`",
-            **place,
-        )
-    return Refused(
-        f"the system refused the request ({said})",
-        f"系统拒绝了请求（{said}）",
-        todo="查看对方系统日志，核对字段 / look at that system's log, check the columns",
-        **place,
-    )
-
-
-def retry_after(answer: Answer) -> float | None:
-    """Seconds that the server asked to wait; a date is counted from the server's own clock where it shows one."""
-    value = (answer.headers.get("Retry-After") or "").strip()
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        until = _http_date(value)
-        return None if until is None else max(0.0, (until - (answer.date or datetime.now(UTC))).total_seconds())
-
-
-def _http_date(value: str | None) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

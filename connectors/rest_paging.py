@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests.utils import parse_header_links
 
-from connectors.rest_client import MISSING, Answer, Client, dig
+from connectors.rest_client import Answer, Client
+from connectors.rest_json import MISSING, dig
 from connectors.rest_options import PagingOptions
 from federation.errors import Permanent, SchemaMismatch, Transient
 
@@ -67,7 +69,8 @@ class Pages:
                 f"the answer has no list at {records or '(top)'}",
                 f"应答在 {records or '顶层'} 处没有列表",
                 todo="核对 records / check `records`",
-                request=f"GET {path}",
+                # Without the query: the next page's address may hold a key.
+                request=f"GET {urlsplit(path).path}",
             )
         return Page(found, label, answer, total)
 

@@ -10,14 +10,24 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from connectors.base import Node
-from connectors.rest_client import MISSING, Number, dig
-from federation.canonical import LOCATOR
+from connectors.base import ETAG, Node, etag_schema
+from connectors.rest_json import MISSING, Number, dig
+from federation.canonical import LOCATOR, conform
 from federation.canonical_json import looks_like_document
+from federation.contract import FieldSpec
 from federation.errors import SchemaMismatch
 
 Key = tuple[str | None, ...]
+
+
+def plant(body: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path, making the objects on the way."""
+    *above, last = path.split(".")
+    for step in above:
+        body = body.setdefault(step, {})
+    body[last] = value
 
 
 class Shape:
@@ -34,12 +44,7 @@ class Shape:
         """The key as the API writes it; a bare value is a key of one column."""
         if not isinstance(record, Mapping):
             if len(self.node.dataset.key) > 1:
-                raise SchemaMismatch(
-                    f"a bare value cannot be a key of {len(self.node.dataset.key)} columns",
-                    f"主键有 {len(self.node.dataset.key)} 列，不能以单个值列出",
-                    todo="接口须列出含各主键列的记录，否则删去 keys / let the API list records with the key's columns, or remove `keys`",
-                    key=str(record),
-                )
+                raise self._several(str(record))
             return (self._text(self.node.dataset.key[0], record),)
         return tuple(self._text(name, dig(record, self.paths[name])) for name in self.node.dataset.key)
 
@@ -73,12 +78,28 @@ class Shape:
         """The JSON that writes exactly these fields."""
         body: dict[str, Any] = {}
         for name, value in row.items():
-            *above, last = self.paths[name].split(".")
-            place = body
-            for step in above:
-                place = place.setdefault(step, {})
-            place[last] = self._json(name, value)
+            plant(body, self.paths[name], self._json(name, value))
         return body
+
+    def bare_key(self, body: Mapping[str, Any]) -> Any:
+        """The key alone, as it stands in the JSON of a record. Raises SchemaMismatch for a key of several columns."""
+        if len(self.node.dataset.key) > 1:
+            raise self._several("the list of keys")
+        return dig(body, self.paths[self.node.dataset.key[0]])
+
+    def etags(self, records: Sequence[Any], told: Sequence[Any]) -> pa.Table | None:
+        """`etag_schema` of these records and their etags; None if not one has an etag."""
+        dataset = self.node.dataset
+        texts = [str(etag) if isinstance(etag, str) and etag else None for etag in told]
+        if not any(texts):
+            return None
+        # Typed together with the key, so that a key that cannot be read, or stands twice, has none.
+        spec = FieldSpec(label="ETag", authority="shared", normalise=())
+        keyed = dataset.model_copy(update={"fields": {**dataset.fields, ETAG: spec}})
+        raw = self.raw([("", record) for record in records], dataset.key)
+        raw = raw.append_column(ETAG, pa.array(texts, pa.string()))
+        rows = conform(raw, keyed, [*dataset.key, ETAG], timezone=self.node.timezone).rows
+        return rows.filter(pc.is_valid(rows.column(ETAG))).cast(etag_schema(dataset))
 
     def correction(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON that shows a correction."""
@@ -88,6 +109,13 @@ class Shape:
         texts["raised"] = None if raised is None else self._moment(raised)
         texts["due"] = None if due is None else due.isoformat()
         return {**self.body(keys), **texts}
+
+    def returned(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON that shows a return. The value stands in the record itself."""
+        keys = {name: line[name] for name in self.node.dataset.key}
+        texts = {name: line[name] for name in ("return_id", "rule", "reason_zh", "reason_en", "hop", "state")}
+        since = None if line["since"] is None else self._moment(line["since"])
+        return {**self.body(keys), **texts, "field": self.paths.get(line["field"]), "since": since}
 
     def time(self, value: Any) -> datetime | None:
         """A time of change as a moment; None if it is not one."""
@@ -110,6 +138,15 @@ class Shape:
             return str((moment - datetime.fromtimestamp(0, UTC)) // unit)
         local = moment.astimezone(self.zone)
         return local.isoformat(timespec="milliseconds") if self.times == "iso" else local.strftime(self.times)
+
+    def _several(self, key: str) -> SchemaMismatch:
+        return SchemaMismatch(
+            f"a bare value cannot be a key of {len(self.node.dataset.key)} columns",
+            f"主键有 {len(self.node.dataset.key)} 列，不能以单个值列出",
+            todo="主键须以含各主键列的记录列出，否则删去相应的 keys / keys must be listed as records with the key's columns; else "
+            "remove that `keys`",
+            key=key,
+        )
 
     def _text(self, name: str, value: Any) -> str | None:
         if value is None or value is MISSING:

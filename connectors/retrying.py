@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import random
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
 
-from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Node, Probe
-from federation.errors import Transient
+from connectors.base import Applied, Batch, Changes, Connector, Digest, Node, Probe
+from connectors.breaker import Circuit, Limits
+from connectors.findings import Finding
+from connectors.wrapping import WrappingConnector
+from federation.errors import FedsyncError, Resting, Transient
 
 T = TypeVar("T")
 
@@ -27,7 +29,8 @@ T = TypeVar("T")
 class Budget:
     """How long to insist.
 
-    `attempts` per step. `seconds` of waiting in all; each step that succeeds earns `earned` seconds back, never above
+    `attempts` per step. `seconds` of waiting in all, between attempts and for answers that did not come; where nodes share a system,
+    for all of them together (`connectors.breaker`); each step that succeeds earns `earned` seconds back, never above
     `seconds`, so that a system that makes progress is not given up while a dead one costs at most `seconds`.
     `first` is the longest first pause in seconds, doubled with each attempt up to `longest`.
     """
@@ -45,8 +48,9 @@ NO_RETRY = Budget(attempts=1, seconds=0.0)
 class Retrier:
     """Runs steps, trying again what may work again, until the budget is spent. Not thread-safe: one per node.
 
-    May be nested (a request inside a call): what the inner step gave up on is not tried again by the outer one, so attempts
-    do not multiply.
+    `circuit`: what all nodes of one system share: whether it answers at all, and the seconds of waiting that are left; by default
+    the node's own, which never opens. Retriers may be nested (a request inside a call, one system inside another): what the
+    inner one gave up on is neither counted nor tried again by the outer one, so attempts do not multiply.
     """
 
     def __init__(
@@ -54,31 +58,56 @@ class Retrier:
         budget: Budget = Budget(),
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
+        circuit: Circuit | None = None,
     ) -> None:
         self.budget = budget
-        self.left = budget.seconds
+        self.circuit = circuit or Circuit(limits=Limits(failures=None, seconds=budget.seconds))
         self._sleep = sleep
         self._jitter = jitter
-        # Weak: a kept exception would keep the frames of its traceback, and the tables in them.
-        self._given_up: weakref.ref[Transient] | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds of waiting that are left."""
+        return self.circuit.left
 
     def call(self, step: Callable[[], T]) -> T:
-        """The step's result. Raises its last error once it is not Transient, or attempts or seconds are used up."""
+        """The step's result. Raises its last error once it is not Transient, or attempts or seconds are used up; Unavailable if the
+        system is not to be asked now."""
         attempt = 1
         while True:
+            self._enter()
             try:
                 result = step()
             except Transient as error:
                 pause = self._pause(attempt, error)
-                if self._was_given_up(error) or attempt >= self.budget.attempts or pause > self.left:
-                    self._given_up = weakref.ref(error)
+                if error.given_up or not self._again(attempt, pause, error):
+                    self.circuit.gave_way(self)
+                    error.given_up = True
                     raise
+            except FedsyncError:
+                self.circuit.answered(self)
+                raise
+            except BaseException:
+                self.circuit.gave_way(self)
+                raise
             else:
-                self.left = min(self.budget.seconds, self.left + self.budget.earned)
+                self.circuit.answered(self)
+                self.circuit.earn(self.budget.earned)
                 return result
-            self.left -= pause
             self._sleep(pause)
             attempt += 1
+
+    def _enter(self) -> None:
+        try:
+            self.circuit.enter(self)
+        except Transient as error:
+            error.given_up = True
+            raise
+
+    def _again(self, attempt: int, pause: float, error: Transient) -> bool:
+        if isinstance(error, Resting):  # nobody was asked: it says nothing about the system's health
+            return attempt < self.budget.attempts and self.circuit.spend(pause)
+        return self.circuit.failed(self, error) and attempt < self.budget.attempts and self.circuit.spend(pause)
 
     def _pause(self, attempt: int, error: Transient) -> float:
         """Full jitter. On top of what the system asked for, a little: else all that it turned away come back together."""
@@ -86,9 +115,6 @@ class Retrier:
             return error.retry_after + self._jitter() * self.budget.first
         widest = min(self.budget.longest, self.budget.first * 2.0 ** (attempt - 1))
         return self._jitter() * widest
-
-    def _was_given_up(self, error: Transient) -> bool:
-        return self._given_up is not None and self._given_up() is error
 
 
 class RequestingConnector(Connector):
@@ -99,23 +125,24 @@ class RequestingConnector(Connector):
         self.retrier = retrier or Retrier(NO_RETRY)
 
 
-class RetryingConnector(Connector):
-    """Wraps a connector; same contract, fewer transient errors."""
+class RetryingConnector(WrappingConnector):
+    """Same contract, fewer transient errors. Receipts are not tried again: the next run shows them."""
 
     def __init__(self, inner: Connector, retrier: Retrier | None = None) -> None:
-        super().__init__(inner.node)
-        self.inner = inner
+        super().__init__(inner)
         self.retrier = retrier or Retrier()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
 
     def probe(self) -> Probe:
         return self.retrier.call(self.inner.probe)
 
-    def prepare(self) -> None:
-        self.retrier.call(self.inner.prepare)
+    def inspect(self) -> Sequence[Finding]:
+        return self.retrier.call(self.inner.inspect)
+
+    def prepare(self) -> tuple[str, ...]:
+        return self.retrier.call(self.inner.prepare)
+
+    def unprepare(self) -> None:
+        self.retrier.call(self.inner.unprepare)
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
         return self.retrier.call(lambda: self.inner.changes(since, sweep=sweep))
@@ -126,8 +153,8 @@ class RetryingConnector(Connector):
     def apply(self, batch: Batch) -> Applied:
         return self.retrier.call(lambda: self.inner.apply(batch))
 
-    def notify(self, returns: pa.Table) -> None:
-        self.retrier.call(lambda: self.inner.notify(returns))
+    def show_returns(self, returns: pa.Table) -> None:
+        self.retrier.call(lambda: self.inner.show_returns(returns))
 
     def show_corrections(self, corrections: pa.Table) -> None:
         self.retrier.call(lambda: self.inner.show_corrections(corrections))
@@ -137,6 +164,3 @@ class RetryingConnector(Connector):
 
     def digest(self) -> Digest:
         return self.retrier.call(self.inner.digest)
-
-    def close(self) -> None:
-        self.inner.close()

@@ -1,14 +1,15 @@
 """A sheet as people keep it, whichever file holds it: headers, cells, and what to write into them.
 
-Reading: the header row is the first of the leading rows that names the key and the jurisdiction (a title above it is fine),
-columns stand in any order, and a header may be the contract's label, the node's own name or the field's. Rows without any value
-in the contract's columns are no rows. Writing is decided here as an `Edit` and done by `sheet_xlsx` or `sheet_csv`.
+Reading: the header row is the first of the leading rows that names the key and the jurisdiction (a title above it is fine, and so
+are merged titles of groups, over columns named one row lower). Columns stand in any order, and a header may be the contract's
+label, the node's own name or the field's. Rows without any value in the contract's columns are no rows. Writing is decided
+here as an `Edit` and done by `sheet_xlsx_write` or `sheet_csv`.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,8 +25,6 @@ from federation.errors import SchemaMismatch
 Value = str | int | float | bool | Decimal | date | datetime | time | timedelta | None
 """What a cell holds, or what is to be written into one. A datetime is local time of the node, without a zone."""
 
-RETURNS = "退回待改"
-RETURN_HEADERS = ("位置", "字段", "现值", "原因", "Reason")
 _HEADER_ROWS = 10
 _SAFE_DIGITS = 10**15
 
@@ -97,12 +96,29 @@ def header_of(grid: Grid, node: Node) -> Header:
     """Find the header. Raises SchemaMismatch that names what is missing and what was found."""
     best = Header(0, {}, node.fields)
     for index, row in enumerate(grid.rows[:_HEADER_ROWS]):
-        header = _matched(index, row, grid, node)
+        header = _with_second_row(_matched(index, row, grid, node), grid, node)
         if not set(required(node)) & set(header.missing):
             return header
         if len(header.columns) > len(best.columns):
             best = header
     raise lacking(grid, node, best, [name for name in required(node) if name in best.missing])
+
+
+def _with_second_row(header: Header, grid: Grid, node: Node) -> Header:
+    """The header with the columns that stand one row lower, under a group's merged title.
+
+    Titles that reach over both rows leave nothing in the lower one; a row that holds something there is data.
+    """
+    below = header.index + 1
+    if not header.columns or not header.missing or below >= len(grid.rows):
+        return header
+    row = grid.rows[below]
+    if any(at < len(row) and row[at] not in (None, "") for at in header.columns.values()):
+        return header
+    found = {name: at for name, at in _matched(below, row, grid, node).columns.items() if name in header.missing}
+    if not found:
+        return header
+    return Header(below, header.columns | found, tuple(name for name in header.missing if name not in found))
 
 
 def lacking(grid: Grid, node: Node, header: Header, names: Iterable[str]) -> SchemaMismatch:
@@ -113,8 +129,8 @@ def lacking(grid: Grid, node: Node, header: Header, names: Iterable[str]) -> Sch
     return SchemaMismatch(
         f"the sheet has no column {missing}; its header is: {found}",
         f"缺少列 {missing}；现有表头：{found}",
-        todo="恢复该列的表头（如误删请撤销）；若是新增的列，运行 fedsync prepare / restore the column's header (undo its deletion); "
-        "for a column that is new, run fedsync prepare",
+        todo="恢复该列的表头（如误删请撤销）；若是新增的列，运行 fedsync system prepare / restore the column's header (undo its deletion); "
+        "for a column that is new, run fedsync system prepare",
         sheet=grid.sheet,
         row=grid.number(header.index) if grid.rows else 1,
     )
@@ -237,3 +253,22 @@ def _local(column: pa.Array, timezone: str) -> list[Value]:
             if ambiguous:
                 values[index] = f"{utc[index].isoformat(' ', 'milliseconds')}+00"
     return values
+
+
+def places_of(grid: Grid, titles: Sequence[str]) -> tuple[int, list[int]] | None:
+    """Where an engine's sheet has its header, and where in it each title stands; of equal titles, the first is the first.
+
+    None if no row holds them all: then the sheet is people's own, or has lost a header.
+    """
+    for index, row in enumerate(grid.rows[:_HEADER_ROWS]):
+        free = list(enumerate("" if cell is None else str(cell).strip() for cell in row))
+        places = []
+        for title in titles:
+            at = next((place for place, text in free if text == title), None)
+            if at is None:
+                break
+            places.append(at)
+            free = [(place, text) for place, text in free if place != at]
+        else:
+            return index, places
+    return None

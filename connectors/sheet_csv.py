@@ -11,13 +11,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 
 from connectors.base import Node
-from connectors.files import broken
+from connectors.locations import File
 from connectors.sheet import Edit, Grid, Header, Value, label
 from federation.errors import Unreadable
 
@@ -46,9 +45,9 @@ class Opened:
     dialect: Dialect
 
 
-def opened(path: Path, content: bytes, declared: str | None) -> Opened:
+def opened(file: File, content: bytes, declared: str | None) -> Opened:
     """Decode and split. Raises Unreadable (Transient while it is being written) with the line where it stops making sense."""
-    encoding, text = _decoded(path, content, declared)
+    encoding, text = _decoded(file, content, declared)
     first = text.split("\n", 1)[0]
     delimiter = max(",\t;", key=first.count)
     rows: list[list[Value]] = []
@@ -61,8 +60,7 @@ def opened(path: Path, content: bytes, declared: str | None) -> Opened:
             lines.append(before + 1)
             before = reader.line_num
     except csv.Error as cause:
-        raise broken(
-            path,
+        raise file.broken(
             f"the csv cannot be split from line {before + 1} on: {cause}",
             f"自第 {before + 1} 行起无法解析：{cause}",
             "检查引号是否成对，或文件是否被截断 / check that quotes come in pairs and that the file is not cut off",
@@ -70,24 +68,24 @@ def opened(path: Path, content: bytes, declared: str | None) -> Opened:
         ) from cause
     newline = "\r\n" if first.endswith("\r") or "\n" not in text else "\n"
     if rows and text[-1] not in "\r\n":
-        _refuse_unfinished(path)
+        _refuse_unfinished(file)
     return Opened(Grid(rows, lines=lines), Dialect(encoding, delimiter, newline))
 
 
-def _refuse_unfinished(path: Path) -> None:
+def _refuse_unfinished(file: File) -> None:
     """A last line without an end may be cut off by a writer that is still at work; after a while it is just a last line."""
-    error = broken(path, "the last line has no end", "末行不完整", "")
+    error = file.broken("the last line has no end", "末行不完整", "")
     if not isinstance(error, Unreadable):
         raise error
 
 
-def _decoded(path: Path, content: bytes, declared: str | None) -> tuple[str, str]:
+def _decoded(file: File, content: bytes, declared: str | None) -> tuple[str, str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Unreadable(
             "the csv is in UTF-16",
             "文件为 UTF-16（“Unicode 文本”）编码",
             todo="另存为“CSV UTF-8” / save it as “CSV UTF-8”",
-            file=path,
+            file=file.where,
         )
     marked = content.startswith(MARK)
     if marked and declared in (None, "utf-8", "utf-8-sig"):
@@ -107,8 +105,7 @@ def _decoded(path: Path, content: bytes, declared: str | None) -> tuple[str, str
             return ("utf-8-sig" if plain or declared == "utf-8-sig" else encoding), text
     assert failed is not None
     line = content[: failed.start].count(b"\n") + 1
-    raise broken(
-        path,
+    raise file.broken(
         f"byte {failed.start} on line {line} is not {' or '.join(tries)}",
         f"第 {line} 行（第 {failed.start} 字节）不是 {' 或 '.join(tries)} 编码",
         "按声明的编码另存，或改正选项 encoding / save it in the declared encoding, or mend the option `encoding`",
@@ -129,9 +126,23 @@ def disarmed(grid: Grid, header: Header, node: Node) -> Grid:
                 continue
             if kind in _TEXT_TYPES and value[0] == "'" and _is_armoured(value):
                 row[at] = value[1:]
-            elif "+" in value and kind != "float" and _SCIENTIFIC.fullmatch(value.strip()):
+            elif kind != "float" and is_rounded(value):
                 faults[grid.number(index), at + 1] = "sheet:rounded"
     return Grid(rows, grid.first, grid.left, grid.sheet, faults, grid.lines)
+
+
+def bare(grid: Grid) -> Grid:
+    """A small table of the engine's as meant: apostrophes of ours taken off."""
+    rows: list[list[Value]] = [
+        [cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _is_armoured(cell) else cell for cell in row]
+        for row in grid.rows
+    ]
+    return replace(grid, rows=rows)
+
+
+def is_rounded(value: Value) -> bool:
+    """Whether a spreadsheet program may have made a text of long digits into this."""
+    return isinstance(value, str) and "+" in value and bool(_SCIENTIFIC.fullmatch(value.strip()))
 
 
 def _is_armoured(value: str) -> bool:

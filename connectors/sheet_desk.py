@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-from openpyxl.utils import get_column_letter
-from openpyxl.worksheet.datavalidation import DataValidation
 
 from connectors.base import Node, ruling_of
 from connectors.desk import KINDS, OPEN, STATES, wall_clock
-from connectors.sheet import Grid, Value, cell_values, label
-from connectors.sheet_layout import TEXT, Styles, protect
-from connectors.sheet_xlsx_write import LONGEST, put_text
+from connectors.sheet import Grid, Value, cell_values, label, places_of
+from connectors.sheet_text import short
+from connectors.xlsx_page import Page
 from federation.errors import SchemaMismatch
 
 TITLE = "校核"
 CHOICES = ("采纳", "不采纳")
 _BESIDE = ("类型", "字段", "现值", "建议值", "提出单位", "提出时间", "处理期限", "状态", "说明")
 _PEOPLE = ("裁定", "裁定理由")
-_WIDTHS = {"编号": 36, "现值": 36, "建议值": 36, "说明": 36, "裁定理由": 36, "提出时间": 22}
+_WIDTHS = {"编号": 36, "提出单位": 28, "现值": 36, "建议值": 36, "说明": 36, "裁定理由": 36, "提出时间": 22}
 _OPEN = frozenset(STATES[state] for state in OPEN)
-_HEADER_ROWS = 10
-_CUT = "…（全文过长，请在系统中查看）"
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def lines_of(node: Node, corrections: pa.Table) -> dict[str, list[str]]:
         texts += [KINDS.get(line["kind"], line["kind"]), line["field"], line["current"], line["proposed"]]
         texts += [line["raised_by"], wall_clock(line["raised"], node.timezone), line["due"]]
         texts += [STATES.get(line["state"], line["state"]), line["reason"]]
-        found[line["correction_id"]] = [_short("" if text is None else str(text)) for text in texts]
+        found[line["correction_id"]] = [short("" if text is None else str(text)) for text in texts]
     return found
 
 
@@ -80,30 +75,23 @@ def read(node: Node, grid: Grid) -> Shown:
     return Shown(lines, _written(rulings), rulings, sound)
 
 
-def fill(node: Node, lines: Mapping[str, list[str]], written: Mapping[str, tuple[str, str]], sheet: Any) -> None:
-    """Lay out an empty sheet with these corrections and what people wrote beside them."""
-    styles = Styles(sheet)
+def page(node: Node, lines: Mapping[str, list[str]], written: Mapping[str, tuple[str, str]]) -> Page | None:
+    """The sheet with these corrections and what people wrote beside them; None if there are none."""
+    if not lines:
+        return None
     titles = _titles(node)
-    for column, title in enumerate(titles, start=1):
-        cell = sheet.cell(1, column)
-        put_text(cell, title)
-        cell._style = styles.header()
-        sheet.column_dimensions[get_column_letter(column)].width = max(_WIDTHS.get(title, 16), 2 * len(title) + 4)
-    choice = DataValidation(type="list", formula1=f'"{",".join(CHOICES)}"', allow_blank=True, showErrorMessage=True)
-    choice.errorTitle, choice.error = "取值不在列表内", "请选择采纳或不采纳 / choose from the list"
     ours = len(titles) - len(_PEOPLE)
-    for number, (name, texts) in enumerate(lines.items(), start=2):
-        is_open = texts[ours - 2] in _OPEN
-        for column, text in enumerate((*texts, *written.get(name, ("", ""))), start=1):
-            cell = sheet.cell(number, column)
-            put_text(cell, text)
-            cell._style = styles.cell(TEXT, column > ours and is_open, wrapped=True)
-        if is_open:
-            choice.add(f"{get_column_letter(ours + 1)}{number}")
-    if choice.sqref:
-        sheet.add_data_validation(choice)
-    sheet.freeze_panes = "A2"
-    protect(sheet)
+    rows = [[*texts, *written.get(name, ("", ""))] for name, texts in lines.items()]
+    ruled = [at for at, texts in enumerate(rows) if texts[ours - 2] in _OPEN]
+    return Page(
+        TITLE,
+        titles,
+        rows,
+        [max(_WIDTHS.get(title, 16), 2 * len(title) + 4) for title in titles],
+        "4472C4",
+        frozenset((at, column) for at in ruled for column in (ours, ours + 1)),
+        {ours: CHOICES},
+    )
 
 
 def _titles(node: Node) -> list[str]:
@@ -111,19 +99,10 @@ def _titles(node: Node) -> list[str]:
 
 
 def _header(node: Node, grid: Grid) -> tuple[int, list[int]]:
-    """The header's row and where each title stands; of equal titles, the first is the first."""
     titles = _titles(node)
-    for index, row in enumerate(grid.rows[:_HEADER_ROWS]):
-        free = list(enumerate(_text(cell).strip() for cell in row))
-        places = []
-        for title in titles:
-            at = next((place for place, text in free if text == title), None)
-            if at is None:
-                break
-            places.append(at)
-            free = [(place, text) for place, text in free if place != at]
-        else:
-            return index, places
+    found = places_of(grid, titles)
+    if found is not None:
+        return found
     raise SchemaMismatch(
         f"the sheet “{TITLE}” is not the one that shows corrections: its header is not {'、'.join(titles)}",
         f"工作表“{TITLE}”不是校核表：表头应为 {'、'.join(titles)}",
@@ -149,8 +128,3 @@ def _written(rulings: list[tuple[str, str, str]]) -> dict[str, tuple[str, str]]:
 
 def _text(value: Value) -> str:
     return "" if value is None else str(value)
-
-
-def _short(text: str) -> str:
-    """A text that fits into a cell."""
-    return text if len(text) <= LONGEST else text[: LONGEST - len(_CUT)] + _CUT

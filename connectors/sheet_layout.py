@@ -6,11 +6,15 @@ rows open below the data. To delete a row, a person lifts the protection (审阅
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 from openpyxl.cell.cell import Cell
-from openpyxl.styles import Alignment, Font, PatternFill, Protection
+from openpyxl.styles import Alignment, PatternFill, Protection
+from openpyxl.styles.fonts import DEFAULT_FONT
 from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 from openpyxl.worksheet.datavalidation import DataValidation
@@ -18,16 +22,19 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from connectors.base import Node
 from connectors.sheet import label
+from connectors.xlsx_styles import Look
 
 TEXT = "@"
 MOMENT = "yyyy-mm-dd hh:mm:ss"
 DAY = "yyyy-mm-dd"
 _LISTS = "_选项"
-_LAST_ROW = 1_048_576
+LAST_ROW = 1_048_576
 _LONGEST_LIST = 255
-_WIDTHS = {"timestamp": 20, "date": 12, "bool": 8, "json": 30, "int": 12, "float": 12, "decimal": 12}
-_GREY = "FFEDEDED"
-_BLUE = "FFD9E7F5"
+_WIDTHS = {"timestamp": 25, "date": 13, "bool": 8, "json": 30, "int": 12, "float": 12, "decimal": 12}
+GREY = "EDEDED"
+_BLUE = "D9E7F5"
+HEADER = Look(TEXT, fill=_BLUE, bold=True, horizontal="center", vertical="center", wrapped=True)
+"""How a header looks."""
 
 
 def number_format(node: Node, name: str) -> str:
@@ -43,47 +50,46 @@ def originates(node: Node) -> bool:
     return node.region.level in node.dataset.originates
 
 
-class Styles:
-    """Styles of one workbook. Cells may share what these methods return as long as nobody changes a cell's style in place."""
+def cell_look(form: str, own: bool, quoted: bool = False, wrapped: bool = False) -> Look:
+    """How a cell below the header looks: grey and locked unless people fill it in."""
+    return Look(form, not own, "" if own else GREY, quoted, vertical="top" if wrapped else "", wrapped=wrapped)
 
-    def __init__(self, sheet: Worksheet) -> None:
-        self._sheet = sheet
-        self.header = cache(self._header)
-        self.cell = cache(self._cell)
 
-    def _header(self) -> Any:
-        cell = self._scratch()
-        cell.font = Font(bold=True)
-        cell.fill = PatternFill("solid", start_color=_BLUE)
-        cell.alignment = Alignment(horizontal="center", vertical="center", wrap_text=True)
-        cell.number_format = TEXT
-        return cell._style
+@cache
+def _dressed(look: Look) -> dict[str, Any]:
+    """A look as openpyxl's cells want it."""
+    font = copy(DEFAULT_FONT)
+    font.b = look.bold
+    return {
+        "font": font,
+        "fill": PatternFill("solid", start_color=f"FF{look.fill}") if look.fill else PatternFill(),
+        "alignment": Alignment(look.horizontal or None, look.vertical or None, wrap_text=look.wrapped or None),
+        "protection": Protection(locked=look.locked),
+        "number_format": look.code,
+    }
 
-    def _cell(self, form: str, own: bool, quoted: bool = False, wrapped: bool = False) -> Any:
-        cell = self._scratch()
-        if wrapped:
-            cell.alignment = Alignment(vertical="top", wrap_text=True)
-        cell.number_format = form
-        cell.protection = Protection(locked=not own)
-        if not own:
-            cell.fill = PatternFill("solid", start_color=_GREY)
-        if quoted:
-            cell.quotePrefix = True
-        return cell._style
 
-    def _scratch(self) -> Any:
-        return Cell(self._sheet, row=1, column=1)
+def dress(cell: Any, look: Look) -> None:
+    """Give a cell or a column of an openpyxl sheet a look."""
+    for name, value in _dressed(look).items():
+        setattr(cell, name, value)
 
 
 def lay_out(book: Workbook, sheet: Worksheet, node: Node) -> None:
-    """Lay out an empty sheet: header, widths, formats, drop-downs, hints, protection."""
-    add_columns(book, sheet, node, {name: at for at, name in enumerate(node.fields, start=1)}, 1)
+    """Lay out an empty sheet: header, widths, formats, drop-downs, hints, protection; on paper, all columns on a page."""
+    _write_header(book, sheet, node)
     sheet.freeze_panes = "A2"
+    sheet.row_dimensions[1].height = 30
+    sheet.page_setup.orientation, sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = "landscape", 1, 0
+    sheet.sheet_properties.pageSetUpPr.fitToPage = True
+    sheet.print_title_rows = "1:1"
     protect(sheet)
-    styles = Styles(sheet)
-    # The sheets of returns and of corrections use these: showing the first of them then changes no format of the workbook.
-    for style in (styles.cell(TEXT, True), *(styles.cell(TEXT, own, wrapped=True) for own in (True, False))):
-        book._cell_styles.add(style)
+    # The engine's other sheets use these: showing the first of them then changes no format of the workbook.
+    for own, quoted in product((True, False), repeat=2):
+        scratch = Cell(sheet, row=1, column=1)  # each its own: the book keeps what it is given
+        dress(scratch, cell_look(TEXT, own, wrapped=True))
+        scratch.quotePrefix = quoted
+        book._cell_styles.add(scratch._style)
 
 
 def protect(sheet: Worksheet) -> None:
@@ -94,49 +100,71 @@ def protect(sheet: Worksheet) -> None:
         setattr(protection, allowed, False)  # False: not forbidden
 
 
-def add_columns(book: Workbook, sheet: Worksheet, node: Node, columns: dict[str, int], row: int) -> None:
-    """Write the headers of new columns (field → column number) into `row`, and dress the columns below."""
-    styles = Styles(sheet)
-    for name, column in columns.items():
-        own = name in node.owned
+def _write_header(book: Workbook, sheet: Worksheet, node: Node) -> None:
+    for column, name in enumerate(node.fields, start=1):
         letter = get_column_letter(column)
-        title = label(node, name)
-        header = sheet.cell(row, column, title)
-        header._style = styles.header()
+        dress(sheet.cell(1, column, label(node, name)), HEADER)
         dimension = sheet.column_dimensions[letter]
-        dimension.width = max(_WIDTHS.get(node.dataset.fields[name].type, 16), 2 * len(title) + 4)
-        dimension._style = _blank_style(styles, number_format(node, name), own, originates(node))
-        if own or originates(node):
-            _guide(book, sheet, node, name, f"{letter}{row + 1}:{letter}{_LAST_ROW}")
+        dimension.width = width(node, name)
+        dress(dimension, blank_look(node, name))
+        guide = guide_of(node, name)
+        if guide is not None:
+            _add_guide(book, sheet, guide, name, f"{letter}2:{letter}{LAST_ROW}")
 
 
-def _blank_style(styles: Styles, form: str, own: bool, open_below: bool) -> Any:
-    """Of cells that are still empty: open to all who may add rows."""
-    return styles.cell(form, own or open_below)
+def width(node: Node, name: str) -> int:
+    """How wide a field's column is, in characters."""
+    return max(_WIDTHS.get(node.dataset.fields[name].type, 20), 2 * len(label(node, name)) + 4)
 
 
-def _guide(book: Workbook, sheet: Worksheet, node: Node, name: str, cells: str) -> None:
-    """A drop-down for an enum or bool, and the contract's hint when a cell is chosen."""
+def blank_look(node: Node, name: str) -> Look:
+    """How a field's cells look that are still empty: open to all who may add rows."""
+    return cell_look(number_format(node, name), name in node.owned or originates(node))
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What helps people to fill in a field's cells: a list to choose from (or none), and a hint (or none)."""
+
+    values: tuple[str, ...]
+    title: str
+    hint: str
+
+    @property
+    def short_list(self) -> str | None:
+        """The list as a rule holds it; None if it is too long or cannot be written so."""
+        joined = ",".join(self.values)
+        plain = not any("," in value or '"' in value for value in self.values)
+        return f'"{joined}"' if plain and len(joined) <= _LONGEST_LIST else None
+
+
+def guide_of(node: Node, name: str) -> Guide | None:
+    """The guide of a field that people of this node may fill in; None if there is nothing to say."""
+    if name not in node.owned and not originates(node):
+        return None
     spec = node.dataset.fields[name]
     values = spec.values if spec.type == "enum" else ("是", "否") if spec.type == "bool" else ()
-    if not values and not spec.hint:
-        return
-    guide = DataValidation(type="list" if values else None, allow_blank=True)
-    if values:
-        guide.formula1 = _list_formula(book, name, values)
-        guide.showErrorMessage = True
-        guide.errorTitle, guide.error = "取值不在列表内", "请从下拉列表中选择 / choose from the list"
-    if spec.hint:
-        guide.showInputMessage = True
-        guide.promptTitle, guide.prompt = spec.label[:32], spec.hint[:255]
-    guide.add(cells)
-    sheet.add_data_validation(guide)
+    return Guide(values, spec.label[:32], (spec.hint or "")[:255]) if values or spec.hint else None
+
+
+NOT_LISTED = ("取值不在列表内", "请从下拉列表中选择 / choose from the list")
+"""What is said of a value that is not in the list: title and text."""
+
+
+def _add_guide(book: Workbook, sheet: Worksheet, guide: Guide, name: str, cells: str) -> None:
+    rule = DataValidation(type="list" if guide.values else None, allow_blank=True)
+    if guide.values:
+        rule.formula1 = guide.short_list or _list_formula(book, name, guide.values)
+        rule.showErrorMessage = True
+        rule.errorTitle, rule.error = NOT_LISTED
+    if guide.hint:
+        rule.showInputMessage = True
+        rule.promptTitle, rule.prompt = guide.title, guide.hint
+    rule.add(cells)
+    sheet.add_data_validation(rule)
 
 
 def _list_formula(book: Workbook, name: str, values: tuple[str, ...]) -> str:
-    joined = ",".join(values)
-    if len(joined) <= _LONGEST_LIST and not any("," in value or '"' in value for value in values):
-        return f'"{joined}"'
     lists = book[_LISTS] if _LISTS in book.sheetnames else book.create_sheet(_LISTS)
     lists.sheet_state = "hidden"
     taken = [lists.cell(1, at).value for at in range(1, lists.max_column + 1)]

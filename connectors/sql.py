@@ -6,32 +6,31 @@ delivered. Identifiers are quoted as the dialect does it, so that a column may b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from sqlalchemy import (
     Column,
     Connection,
     Integer,
     MetaData,
     Table,
-    Text,
     and_,
-    cast,
     func,
     inspect,
+    literal,
     or_,
     select,
-    tuple_,
 )
 from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
-from connectors import sql_write
+from connectors import sql_inspect, sql_write
 from connectors.base import (
     Applied,
     Batch,
@@ -44,13 +43,19 @@ from connectors.base import (
     changes_of,
     fetched,
     no_keys,
+    refuse_moved,
 )
+from connectors.findings import Finding
 from connectors.sql_capture import Overlap, Watermark
-from connectors.sql_database import Database, open_database
+from connectors.sql_database import Database, Patience, created, open_database, place_of
 from connectors.sql_desk import SqlDesk
 from connectors.sql_errors import driver_errors
+from connectors.sql_log import LogCapture, Ours, change_table
+from connectors.sql_log_table import LONGEST
+from connectors.sql_returns import SqlReturns
 from connectors.sql_sqlite import STAMPED
 from connectors.sql_values import for_driver, joined
+from federation.canonical import key_table
 from federation.contract import FieldSpec
 from federation.errors import SchemaMismatch
 
@@ -65,28 +70,48 @@ class SqlOptions(Options):
     """`url`: an SQLAlchemy URL. `table`: default the dataset's name; `schema_name`: default the connection's own.
 
     `capture`: `snapshot` reads everything; `cursor` what changed by `cursor_column` (a moment or a number that grows with each
-    change, a field's column or not). `overlap_seconds`, `overlap_rows`: how far behind the newest change each read goes back.
+    change, a field's column or not); `log` what triggers noted in `change_table` (default: a name made from the table's), kept for
+    `keep_days` at least (see `connectors.sql_log`). `overlap_seconds`, `overlap_rows`: how far behind the newest change each read goes back.
     `create`: let `prepare` create the table if it is missing. `cheap_sweep`: list all keys at each cursor read, so that
     deletions travel at once; else they do at the next full comparison. `corrections`: the table beside it in which people see
-    corrections and rule on them (see `connectors.sql_desk`); `prepare` creates it. Without it, they cannot.
+    corrections and rule on them (see `connectors.sql_desk`); `prepare` creates it. Without it, they cannot. `returns`: the table beside it in
+    which people see what is handed back to them (see `connectors.sql_returns`); true: `<table>_returns`; `prepare` creates it.
+    `timeout`, `statement_timeout`: how long PostgreSQL or MySQL is waited for (see `connectors.sql_database.Patience`).
     """
 
     url: str
     table: str | None = None
     schema_name: str | None = None
-    capture: Literal["snapshot", "cursor"] = "snapshot"
+    capture: Literal["snapshot", "cursor", "log"] = "snapshot"
     cursor_column: str | None = None
     overlap_seconds: float = Field(default=300.0, ge=0)
     overlap_rows: int = Field(default=1000, ge=0)
     create: bool = False
     cheap_sweep: bool = True
     corrections: str | None = None
+    returns: str | Literal[True] | None = None
+    timeout: float = Field(default=300.0, ge=1, le=86_400)
+    statement_timeout: float | None = Field(default=None, gt=0, le=86_400)
+    change_table: str | None = Field(default=None, min_length=1)
+    keep_days: float = Field(default=7.0, ge=0)
+
+    @property
+    def patience(self) -> Patience:
+        """How long the server is waited for."""
+        return Patience(self.timeout, self.statement_timeout)
 
     @model_validator(mode="after")
     def _cursor_named(self) -> SqlOptions:
         if self.capture == "cursor" and not self.cursor_column:
             raise ValueError("capture: cursor needs `cursor_column`")
         return self
+
+    @field_validator("change_table")
+    @classmethod
+    def _short(cls, name: str | None) -> str | None:
+        if name is not None and len(name.encode()) > LONGEST:
+            raise ValueError(f"at most {LONGEST} bytes in UTF-8")
+        return name
 
 
 class SqlConnector(Connector):
@@ -102,10 +127,22 @@ class SqlConnector(Connector):
 
     @property
     def capabilities(self) -> Capabilities:
-        corrections = self._desk is not None
-        return Capabilities(self.options.capture, cheap_sweep=self.options.cheap_sweep, corrections=corrections)
+        cheap_sweep = self.options.cheap_sweep and self.options.capture != "log"  # deletions are seen without
+        return Capabilities(
+            self.options.capture,
+            cheap_sweep=cheap_sweep,
+            returns=self._returns is not None,
+            corrections=self._desk is not None,
+            checks=True,
+        )
+
+    @property
+    def place(self) -> str | None:
+        return place_of(self.options.url)
 
     def probe(self) -> Probe:
+        if self._log is not None:
+            return self._log.probe()
         with self._reading() as connection:
             return self._probed(connection)
 
@@ -114,16 +151,39 @@ class SqlConnector(Connector):
         token, detail = self._token(connection)
         return Probe(None if token is None else f"{count}:{token}", f"{count} rows{detail}")
 
-    def prepare(self) -> None:
+    def inspect(self) -> Sequence[Finding]:
+        told = self.options
+        place = sql_inspect.Place(
+            self.node, self.table_name, told.schema_name, told.cursor_column, told.create, told.corrections
+        )
+        with self._errors():
+            found = sql_inspect.inspected(place, self._database, self.capabilities)
+        if self._log is not None and all(one.state != "fail" for one in found):
+            answer = self._log.probe()
+            found.append(sql_inspect.change_table(answer.detail, answer.token is not None))
+        return found
+
+    def prepare(self) -> tuple[str, ...]:
+        made: tuple[str, ...] = ()
         if self.options.create:
             with self._errors():
                 self._database.make()
                 with self._database.creating() as connection:
-                    self._wanted_table().create(connection, checkfirst=True)
+                    made = created(connection, self._wanted_table())
         if self._desk is not None:
-            self._desk.prepare()
+            made += self._desk.prepare()
+        if self._returns is not None:
+            made += self._returns.prepare()
+        if self._log is not None:
+            made += self._log.prepare()
+        return made
+
+    def unprepare(self) -> None:
+        self._log_capture.unprepare()
 
     def changes(self, since: str | None, *, sweep: bool = True) -> Changes:
+        if self._log is not None:
+            return self._located(self._log.changes(since, sweep=sweep))
         if self.options.capture == "snapshot":
             with self._reading() as connection:
                 return self._located(changes_of(self.node, self._raw(connection), present=True, cursor=None))
@@ -159,18 +219,27 @@ class SqlConnector(Connector):
 
     def apply(self, batch: Batch) -> Applied:
         tables = [rows for rows in batch.upserts if rows.num_rows]
+        ours = Ours()
         if tables or batch.deletes.num_rows:
             with self._errors(), self._database.writing() as connection:
-                alone = self._alone(connection, batch)
+                before = None if self._log is None else self._log.begin(connection)
+                alone = self._log is None and self._alone(connection, batch)
                 target = self._target(connection)
-                for rows in tables:
-                    sql_write.upsert(self._database, connection, target, rows)
+                if batch.expected is not None:
+                    refuse_moved(self.node, batch.expected, self._locked(connection, target, batch.expected.keys))
+                    target = replace(target, checked=True)
+                touched = sum(sql_write.upsert(self._database, connection, target, rows) for rows in tables)
                 if batch.deletes.num_rows:
-                    sql_write.remove(self._database, connection, target, batch.deletes)
-                token = self._probed(connection).token if alone else None
-        else:
-            token = None
-        return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows, None, token)
+                    touched += sql_write.remove(self._database, connection, target, batch.deletes)
+                if self._log is not None:
+                    ours = self._log.ours(connection, before, batch.token, touched)
+                elif alone:
+                    ours = Ours(None, self._probed(connection).token)
+        return Applied(sum(rows.num_rows for rows in tables), batch.deletes.num_rows, ours.cursor, ours.token)
+
+    def show_returns(self, returns: pa.Table) -> None:
+        if self._returns is not None:
+            self._returns.show(returns)
 
     def show_corrections(self, corrections: pa.Table) -> None:
         if self._desk is None:
@@ -179,6 +248,19 @@ class SqlConnector(Connector):
 
     def rulings(self) -> pa.Table:
         return super().rulings() if self._desk is None else self._desk.rulings()
+
+    def _locked(self, connection: Connection, target: sql_write.Target, wanted: pa.Array) -> pa.Table:
+        """The rows with these keys as they are now; nobody else can change them until our transaction ends."""
+        if not len(wanted) or (len(wanted) >= sql_write.FAST_ROWS and sql_write.is_empty(connection, target)):
+            return self.node.schema.empty_table()
+        keys = key_table(wanted, self.node.dataset)
+        with sql_write.staged_keys(self._database, connection, target, keys) as chosen:
+            raw = self._raw(connection, source=chosen)
+        found = self._picked([raw], keys)
+        if found.deleted.num_rows:
+            loose = self._key_conditions(connection, found.deleted, trimmed=True)
+            found = self._picked([raw, *(self._raw(connection, condition) for condition in loose)], keys)
+        return found.rows
 
     def _alone(self, connection: Connection, batch: Batch) -> bool:
         """Whether nobody wrote since the batch's read, and nobody can until our transaction ends."""
@@ -189,12 +271,28 @@ class SqlConnector(Connector):
 
     @cached_property
     def _database(self) -> Database:
-        return open_database(self.options.url)
+        return open_database(self.options.url, self.options.patience)
 
     @cached_property
     def _desk(self) -> SqlDesk | None:
         options, name = self.options, self.options.corrections
-        return None if name is None else SqlDesk(self.node, options.url, name, options.schema_name)
+        return None if name is None else SqlDesk(self.node, options.url, name, options.schema_name, options.patience)
+
+    @cached_property
+    def _returns(self) -> SqlReturns | None:
+        options, told = self.options, self.options.returns
+        name = f"{self.table_name}_returns" if told is True else told
+        return None if name is None else SqlReturns(self.node, options.url, name, options.schema_name, options.patience)
+
+    @cached_property
+    def _log_capture(self) -> LogCapture:
+        options, database = self.options, self._database
+        log = change_table(self.node, database, self.table_name, options.schema_name, options.change_table)
+        return LogCapture(self.node, database, log, self._table, self._raw, options.keep_days)
+
+    @property
+    def _log(self) -> LogCapture | None:
+        return self._log_capture if self.options.capture == "log" else None
 
     def _errors(self) -> Any:
         return driver_errors(self.node, self.table_name)
@@ -261,7 +359,13 @@ class SqlConnector(Connector):
         name = self.options.cursor_column
         own = name is not None and name not in {self.node.column(field) for field in self.node.fields}
         stamp = table.c[name] if own and name and not isinstance(table.c[name].type, (Integer, sql.Numeric)) else None
-        return sql_write.Target(self.node, table, stamp, self._keyed(connection))
+        return sql_write.Target(self.node, table, stamp, self._keyed(connection), generated=self._generated(connection))
+
+    def _generated(self, connection: Connection) -> frozenset[str]:
+        if "_found_generated" not in self.__dict__:
+            place = self.table_name, self.options.schema_name
+            self._found_generated = self._database.generated(connection, *place)
+        return self._found_generated
 
     def _keyed(self, connection: Connection) -> bool:
         """Whether the database keeps the key unique."""
@@ -282,13 +386,18 @@ class SqlConnector(Connector):
         assert self.options.cursor_column is not None
         return self._table(connection).c[self.options.cursor_column]
 
-    def _raw(self, connection: Connection, condition: Any = None, names: tuple[str, ...] | None = None) -> pa.Table:
+    def _raw(
+        self, connection: Connection, condition: Any = None, names: tuple[str, ...] | None = None, source: Any = None
+    ) -> pa.Table:
+        """Raw rows of the table (or of `source`, a join with it, whose rows are then locked)."""
         columns = {name: self._column(connection, name) for name in names or self.node.fields}
         statement = select(
             *(self._database.plain(column, self.specs[name], self.node.timezone) for name, column in columns.items())
         )
         if condition is not None:
             statement = statement.where(condition)
+        if source is not None:
+            statement = statement.select_from(source).with_for_update()
         return self._database.read(connection, statement, columns, self.specs)
 
     def _keys(self, connection: Connection) -> pa.Table:
@@ -308,8 +417,8 @@ class SqlConnector(Connector):
         keys = [self.node.column(name) for name in self.node.dataset.key]
         twin = table.alias()
         moved = self._database.changed_since(twin.c[self._stamp(connection).name], watermark, overlap)
-        changed = select(*(twin.c[name] for name in keys)).where(moved)
-        return or_(condition, tuple_(*(table.c[name] for name in keys)).in_(changed))
+        same = and_(*(table.c[name] == twin.c[name] for name in keys))
+        return or_(condition, select(literal(1)).select_from(twin).where(moved, same).exists())
 
     def _token(self, connection: Connection) -> tuple[str | None, str]:
         """The watermark and a checksum of the rows about it (ties), or without a cursor a checksum of all rows."""
@@ -317,7 +426,7 @@ class SqlConnector(Connector):
         if self.options.capture == "snapshot":
             return self._database.checksum(connection, table, None), ""
         stamp = self._stamp(connection)
-        newest = connection.execute(select(cast(func.max(self._database.plain(stamp)), Text))).scalar_one()
+        newest = connection.execute(select(self._database.text(func.max(self._database.plain(stamp))))).scalar_one()
         watermark = self._database.newest(connection, stamp, self.node.timezone, None)
         about = self._database.changed_since(
             stamp, watermark, Overlap(self.options.overlap_seconds, self.options.overlap_rows)
@@ -338,7 +447,8 @@ class SqlConnector(Connector):
 
         if any(one(name, []) is None for name in columns):
             return [None]
-        spans = [slice(start, start + KEYS_AT_ONCE) for start in range(0, keys.num_rows, KEYS_AT_ONCE)]
+        step = KEYS_AT_ONCE // len(columns)  # so many parameters, whatever the key
+        spans = [slice(start, start + step) for start in range(0, keys.num_rows, step)]
         if len(columns) == 1:
             return [one(self.node.dataset.key[0], values[0][span]) for span in spans]
         rows = list(zip(*values))

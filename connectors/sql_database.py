@@ -1,6 +1,7 @@
 """A database as the connectors use it: one pool per URL and process, and what differs between kinds of databases.
 
-`Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres`, `Mysql` and `Sqlite` have faster or safer ways.
+`Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres`, `Mysql` and `Sqlite` have faster or safer ways,
+`Oracle` and `SqlServer` the ways that they need.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,13 +32,16 @@ from sqlalchemy import (
     cast,
     create_engine,
     delete,
+    event,
     func,
     insert,
     inspect,
     literal,
     make_url,
     select,
+    update,
 )
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeEngine
 
 from connectors.sql_capture import Overlap, Watermark
@@ -46,8 +52,39 @@ Columns = Mapping[str, Column[Any]]
 """Columns of a table by the field that they hold, in the order of a select or of a table to load."""
 
 
+STAGE = "fedsync_stage"
+CONNECT_SECONDS = 10
+"""How long connecting may take, unless the URL says otherwise: a server that is there answers at once."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for, in seconds, so that one that is dead or stalled hangs nothing for ever.
+
+    `timeout`: how long it may be silent while an answer is due; then the connection is given up (Transient), and the server, for
+    which we are silent, drops it after twice that time, with its locks. `statement_timeout`: after which the server itself breaks off a
+    statement, however busy; None: its own setting.
+    """
+
+    timeout: float = 300.0
+    statement_timeout: float | None = None
+
+    @property
+    def connecting(self) -> int:
+        """Seconds that connecting may take."""
+        return max(1, min(CONNECT_SECONDS, round(self.timeout)))
+
+    @property
+    def abandoned(self) -> float:
+        """Seconds after which the server may take it that we are gone: longer than a slow network needs to bring the last answer."""
+        return 2 * self.timeout
+
+
 class Database:
-    """One database, by the common path. Raises the driver's own errors (`driver_errors` translates)."""
+    """One database, by the common path. Raises the driver's own errors (`driver_errors` translates).
+
+    `patience` holds where the driver has a way to keep it: here PostgreSQL and MySQL.
+    """
 
     excludes_writers = False
     """Whether a writing transaction keeps all others from writing until it ends."""
@@ -58,18 +95,16 @@ class Database:
     strays = False
     """Whether `insert_or_update` may change a row of another key: one that a collation or another index takes for the same."""
 
-    unstage = "DROP TABLE"
-    """The statement that drops a staged table."""
-
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, patience: Patience = Patience()) -> None:
+        self.patience = patience
         self.engine: Engine = self._engine(url)
 
     def _engine(self, url: URL) -> Engine:
         return self._pooled(url)
 
     def _pooled(self, url: URL, **arguments: Any) -> Engine:
-        """At most one idle connection is kept per database: a city has hundreds of them. `arguments`: the driver's own."""
-        return create_engine(
+        """At most one idle connection is kept per database, and only to the `MOST_IDLE` used last. `arguments`: the driver's own."""
+        engine = create_engine(
             url,
             hide_parameters=True,
             pool_size=1,
@@ -78,6 +113,8 @@ class Database:
             pool_recycle=600,
             connect_args=arguments,
         )
+        event.listen(engine, "checkin", lambda *_: _keep_idle(engine))
+        return engine
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -122,9 +159,28 @@ class Database:
         parameters = [dict(zip(names, row)) for row in zip(*lists)]
         connection.execute(insert(table), parameters)
 
-    def stage(self, connection: Connection, name: str, like: str) -> None:
-        """Create a temporary table with the columns of a compiled select."""
-        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} AS {like}")
+    def generated(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
+        """The columns of a table that the database fills in itself, and lets nobody write."""
+        return frozenset(
+            found["name"] for found in inspect(connection).get_columns(table, schema) if found.get("computed")
+        )
+
+    def stage(self, connection: Connection, like: str) -> str:
+        """Create a temporary table with the columns of a compiled select; its name."""
+        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {STAGE} AS {like}")
+        return STAGE
+
+    def unstage(self, connection: Connection, name: str) -> None:
+        """Drop what `stage` created."""
+        connection.exec_driver_sql(f"DROP TABLE {name}")
+
+    def update(self, connection: Connection, table: Table, stage: Table, same: Any, values: Mapping[Any, Any]) -> int:
+        """Give the rows that are `same` as a staged one these values (by column); how many there were."""
+        return int(connection.execute(update(table).where(same).values(dict(values))).rowcount)
+
+    def text(self, expression: Any) -> Any:
+        """An expression as text."""
+        return cast(expression, Text)
 
     def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
         """A column as it is selected, for a field if it is one."""
@@ -132,7 +188,7 @@ class Database:
 
     def trimmed(self, column: Column[Any]) -> Any:
         """A column's text without surrounding spaces, as most fields are normalised."""
-        return func.trim(cast(self.plain(column), Text))
+        return func.trim(self.text(self.plain(column)))
 
     def key_condition(self, column: Column[Any], spec: FieldSpec, values: Sequence[Any]) -> Any:
         """Rows whose key field is one of `values`; None if the database would compare them otherwise than the contract does."""
@@ -145,6 +201,11 @@ class Database:
     def insert_or_update(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
         """An insert that gives way to a writer who inserted the same key meanwhile, where the database can."""
         return insert(table)
+
+    def insert_new(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
+        """An insert of keys that were not there a moment ago: one that skips a key which is there now, where the database can; else
+        one whose keys nobody else can insert meanwhile, or `insert_or_update`."""
+        return self.insert_or_update(table, keys, others)
 
     def removal(self, table: Table, stage: Table, same: Any) -> Delete:
         """A delete of the rows that are `same` as a staged one."""
@@ -187,44 +248,88 @@ class Database:
         return column.is_(None) | (column >= at - overlap.steps)
 
 
-_open: dict[tuple[int, str], Database] = {}
+MOST_IDLE = 16
+"""Databases, per process, to which an idle connection is kept: a whole city opens hundreds, and their servers count connections."""
+
+_open: dict[tuple[int, str, Patience], Database] = {}
+_idle: OrderedDict[tuple[int, Engine], None] = OrderedDict()
 _opening = threading.Lock()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, patience: Patience = Patience()) -> Database:
     """The database behind a URL; the same object for the same URL in one process (a forked child opens its own)."""
-    me = (os.getpid(), url)
+    me = (os.getpid(), url, patience)
     with _opening:
         if me not in _open:
-            _open[me] = _kind_of(_driven(make_url(url)))
+            _open[me] = _kind_of(_driven(make_url(url)), patience)
         return _open[me]
+
+
+def _keep_idle(engine: Engine) -> None:
+    """A connection of this engine is about to be idle: those of the engines that were used longest ago go, except what is in use."""
+    me = os.getpid()
+    with _opening:
+        _idle[me, engine] = None
+        _idle.move_to_end((me, engine))
+        stale = [_idle.popitem(last=False)[0] for _ in range(len(_idle) - MOST_IDLE)]
+    for process, other in stale:
+        if process == me and isinstance(other.pool, QueuePool) and not other.pool.checkedout():
+            other.dispose()
+
+
+def created(connection: Connection, table: Table) -> tuple[str, ...]:
+    """Create a table where it is missing; what was made, as `Connector.prepare` tells it."""
+    if inspect(connection).has_table(table.name, schema=table.schema):
+        return ()
+    table.create(connection)
+    return (f"表 table {table.fullname}",)
+
+
+def place_of(url: str) -> str:
+    """Which server and database a URL means, whoever logs in: a text without credentials."""
+    found = make_url(url)
+    return f"{found.get_backend_name()}://{found.host or ''}:{found.port or ''}/{found.database or ''}"
 
 
 def _driven(url: URL) -> URL:
     """With our driver, where none is named."""
-    drivers = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+    drivers = {
+        "postgresql": "psycopg",
+        "mysql": "pymysql",
+        "mariadb": "pymysql",
+        "oracle": "oracledb",
+        "mssql": "pymssql",
+    }
     return url.set(drivername=f"{url.drivername}+{drivers[url.drivername]}") if url.drivername in drivers else url
 
 
-def _kind_of(url: URL) -> Database:
+def _kind_of(url: URL, patience: Patience) -> Database:
     backend = url.get_backend_name()
     if backend == "postgresql":
         from connectors.sql_postgres import Postgres
 
-        return Postgres(url)
+        return Postgres(url, patience)
     if backend == "sqlite":
         from connectors.sql_sqlite import Sqlite
 
-        return Sqlite(url)
+        return Sqlite(url, patience)
     if backend in ("mysql", "mariadb") and url.get_driver_name() == "pymysql":
         from connectors.sql_mysql import Mysql
 
-        return Mysql(url.set(drivername="mysql+pymysql"))
-    return Database(url)
+        return Mysql(url.set(drivername="mysql+pymysql"), patience)
+    if backend == "oracle":
+        from connectors.sql_oracle import Oracle
+
+        return Oracle(url, patience)
+    if backend == "mssql":
+        from connectors.sql_mssql import SqlServer
+
+        return SqlServer(url, patience)
+    return Database(url, patience)
 
 
 @atexit.register
 def _close_all() -> None:
-    for (process, _), database in list(_open.items()):
+    for (process, *_), database in list(_open.items()):
         if process == os.getpid():
             database.engine.dispose()

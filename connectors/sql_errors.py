@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NoSuchTableError, SQLA
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from connectors.base import Node
+from connectors.sql_codes import coded_kind
 from connectors.sql_mysql_errors import kind_of as mysql_kind
 from connectors.sql_mysql_errors import number_of
 from connectors.sql_mysql_errors import said as mysql_said
@@ -27,11 +29,13 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 _NO_DATABASE = re.compile(r"database .*does not exist|unknown database|数据库.*不存在", re.IGNORECASE)
+_SILENT = re.compile(r"timed out|timeout expired|no answer for", re.IGNORECASE)
+"""What drivers say, ours included, when they gave up waiting for the server."""
 _MISSING = re.compile(r"no such (table|column)|has no column", re.IGNORECASE)
 
 _DENIED_STATES = ("28", "42501", "25006")
 _MISSING_STATES = ("42P01", "42703", "3F000", "3D000")
-_TRANSIENT_STATES = ("08", "40", "53", "55P03", "57")
+_TRANSIENT_STATES = ("08", "25P03", "40", "53", "55P03", "57")
 """Classes (two characters) or states of PostgreSQL and its descendants."""
 
 _SQLITE: dict[int, type[ConnectorError]] = {
@@ -59,7 +63,7 @@ _TEXTS: dict[type[ConnectorError], tuple[str, str, str]] = {
     Transient: (
         "the database does not answer, or is busy",
         "数据库暂时无响应或繁忙",
-        "将自动重试；若持续，检查网络与服务 / it is tried again; if it lasts, check network and server",
+        "将自动重试；若持续，检查网络与服务；仅仅是慢则调大 timeout / it is tried again; if it lasts, check network and server; if it is merely slow, raise `timeout`",
     ),
     Unreadable: (
         "the file is not a sound database",
@@ -78,14 +82,15 @@ _TEXTS: dict[type[ConnectorError], tuple[str, str, str]] = {
 @contextmanager
 def driver_errors(node: Node, table: str) -> Iterator[None]:
     """Wrap every error of SQLAlchemy and of a driver (kept as `__cause__`); ours and defects of our own code pass."""
+    started = time.monotonic()
     try:
         yield
     except (SQLAlchemyError, OSError, ImportError) as cause:
-        raise _translated(cause, node, table) from cause
+        raise _translated(cause, node, table, time.monotonic() - started) from cause
     except Exception as cause:
         if not _of_a_driver(cause):
             raise
-        raise _translated(cause, node, table) from cause
+        raise _translated(cause, node, table, time.monotonic() - started) from cause
 
 
 def _of_a_driver(cause: Exception) -> bool:
@@ -93,7 +98,7 @@ def _of_a_driver(cause: Exception) -> bool:
     return any(kind.__name__ == "Error" and kind.__module__ != "builtins" for kind in type(cause).__mro__)
 
 
-def _translated(cause: Exception, node: Node, table: str) -> ConnectorError:
+def _translated(cause: Exception, node: Node, table: str, elapsed: float) -> ConnectorError:
     original = getattr(cause, "orig", None) or cause
     number = number_of(original)
     words = str(original) if number is None else mysql_said(original)
@@ -102,7 +107,7 @@ def _translated(cause: Exception, node: Node, table: str) -> ConnectorError:
     en, zh, todo = _TEXTS[kind]
     if isinstance(cause, (ImportError, NoSuchModuleError)):
         todo = "安装该数据库的驱动，或改正 url / install the database's driver, or mend `url`"
-    return kind(
+    error = kind(
         f"{en}: {said}",
         f"{zh}：{said}",
         todo=todo,
@@ -111,6 +116,9 @@ def _translated(cause: Exception, node: Node, table: str) -> ConnectorError:
         system=node.system,
         table=table,
     )
+    if isinstance(error, Transient) and _SILENT.search(said):
+        error.waited = elapsed
+    return error
 
 
 def _kind(cause: Exception, original: BaseException, said: str, table: str) -> type[ConnectorError]:
@@ -124,13 +132,15 @@ def _kind(cause: Exception, original: BaseException, said: str, table: str) -> t
     number = number_of(original)
     if number:
         return mysql_kind(original, number)
+    if (coded := coded_kind(original)) is not None:
+        return coded
     if isinstance(original, sqlite3.Error):
         return _sqlite_kind(original, said)
     if state:
         return _state_kind(str(state), original, table)
     if isinstance(cause, DBAPIError) and cause.connection_invalidated:
         return Transient
-    if type(original).__name__ in ("OperationalError", "InterfaceError"):
+    if {"OperationalError", "InterfaceError"} & {kind.__name__ for kind in type(original).__mro__}:
         if _NO_DATABASE.search(said):
             return SchemaMismatch
         return AccessDenied if _REFUSED.search(said) else Transient

@@ -8,6 +8,7 @@ cover them. A zero date (`0000-00-00`) is no date: null.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -47,7 +48,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType, TypeEngine
 
 from connectors.sql_capture import Watermark
-from connectors.sql_database import Columns, Database
+from connectors.sql_database import STAGE, Columns, Database
 from connectors.sql_mysql_errors import DENIED, number_of
 from connectors.sql_values import column_type, for_driver, is_natural, is_text, is_zoned, naive_local, raw_columns
 from federation.contract import FieldSpec
@@ -67,10 +68,16 @@ class Mysql(Database):
     """MySQL 8, MariaDB 10.2 or later, through PyMySQL."""
 
     strays = True
-    unstage = "DROP TEMPORARY TABLE"  # without the word it would end the transaction
 
     def _engine(self, url: URL) -> Engine:
-        engine = self._pooled(url, **SESSION, conv=_conversions())
+        patience = self.patience
+        limits = {
+            "connect_timeout": patience.connecting,
+            "read_timeout": patience.timeout,
+            "write_timeout": patience.timeout,
+        }
+        given = {name: value for name, value in limits.items() if name not in url.query}
+        engine = self._pooled(url, **SESSION, conv=_conversions(), **given)
 
         @event.listens_for(engine, "connect")
         def _settings(driver: Any, _record: Any) -> None:
@@ -78,6 +85,9 @@ class Mysql(Database):
             with driver.cursor() as cursor:
                 cursor.execute("SET time_zone = '+00:00'")
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                cursor.execute(f"SET SESSION wait_timeout = {math.ceil(patience.abandoned)}")
+                if patience.statement_timeout is not None:
+                    cursor.execute(_break_off(driver.get_server_info(), patience.statement_timeout))
 
         return engine
 
@@ -135,10 +145,14 @@ class Mysql(Database):
             f"INSERT INTO {quote.format_table(table)} ({listed}) VALUES ({marks})", list(zip(*values))
         )
 
-    def stage(self, connection: Connection, name: str, like: str) -> None:
+    def stage(self, connection: Connection, like: str) -> str:
         """A transaction that fails takes its rows back, but not its temporary table."""
-        connection.exec_driver_sql(f"DROP TEMPORARY TABLE IF EXISTS {name}")
-        super().stage(connection, name, like)
+        connection.exec_driver_sql(f"DROP TEMPORARY TABLE IF EXISTS {STAGE}")
+        return super().stage(connection, like)
+
+    def unstage(self, connection: Connection, name: str) -> None:
+        """Without the word TEMPORARY it would end the transaction."""
+        connection.exec_driver_sql(f"DROP TEMPORARY TABLE {name}")
 
     def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
         if isinstance(column.type, BIT):
@@ -215,6 +229,13 @@ def _conversions() -> dict[Any, Any]:
     texts = ("DATE", "DATETIME", "TIMESTAMP", "TIME", "DECIMAL", "NEWDECIMAL")
     kept = {getattr(FIELD_TYPE, name) for name in texts}
     return {kind: convert for kind, convert in conversions.items() if kind not in kept}
+
+
+def _break_off(version: str, seconds: float) -> str:
+    """MariaDB breaks off any statement, MySQL a SELECT."""
+    if "MariaDB" in version:
+        return f"SET SESSION max_statement_time = {seconds:g}"
+    return f"SET SESSION max_execution_time = {math.ceil(seconds * 1000)}"
 
 
 def _kind(found: Any) -> TypeEngine[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,11 +36,12 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Columns, Database
+from connectors.sql_postgres_driver import ImpatientConnection, drain
 from connectors.sql_values import as_text, is_natural, is_zoned, joined, naive_local, read_type
 from federation.contract import FieldSpec
 
 CHUNK = 32 * 1024 * 1024
-"""Bytes of CSV that are held and parsed at once."""
+"""Bytes of CSV that are parsed at once, while the next ones come in."""
 ROWS_AT_ONCE = 100_000
 _MARK = b"\xef\xbb\xbf"
 _CREATING = 0x66656473
@@ -52,25 +54,49 @@ class Postgres(Database):
     fast_into_empty = True
 
     def _engine(self, url: URL) -> Engine:
-        arguments: dict[str, Any] = {"prepare_threshold": None}
-        if "connect_timeout" not in url.query:
-            arguments["connect_timeout"] = 10
-        engine = self._pooled(url, **arguments)
+        patience = self.patience
+        arguments: dict[str, Any] = {
+            "prepare_threshold": None,
+            "connect_timeout": patience.connecting,
+            "tcp_user_timeout": round(patience.timeout * 1000),
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        engine = self._pooled(url, **{name: value for name, value in arguments.items() if name not in url.query})
+        _know_descendants(engine.dialect)
+
+        @event.listens_for(engine, "do_connect")
+        def _impatient(_dialect: Any, _record: Any, given: Any, named: Any) -> Any:
+            connection = ImpatientConnection.connect(*given, **named)
+            connection.timeout = patience.timeout
+            return connection
 
         @event.listens_for(engine, "connect")
         def _settings(driver: Any, _record: Any) -> None:
             """COPY writes moments and encodings as the session says; these must not depend on the server's settings."""
             driver.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
+            limits = {"idle_in_transaction_session_timeout": patience.abandoned}
+            if patience.statement_timeout is not None:
+                limits["statement_timeout"] = patience.statement_timeout
+            for name, seconds in limits.items():
+                # by way of pg_settings: what descends from PostgreSQL may not know it
+                known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
+                driver.execute(known, (f"{seconds * 1000:.0f}ms", name))
             driver.commit()
 
         return engine
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            with connection.begin():
-                yield connection
+        """Read-only by a statement: as an option of the connection, later transactions would be read-write by force, on a server
+        that is read-only by default as well."""
+        with (
+            self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+            connection.begin(),
+        ):
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            yield connection
 
     @contextmanager
     def creating(self) -> Iterator[Connection]:
@@ -84,20 +110,19 @@ class Postgres(Database):
     ) -> pa.Table:
         compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
         kinds = {name: read_type(specs[name], column.type) for name, column in columns.items()}
-        parts = []
-        with _cursor(connection) as cursor:
+        with _cursor(connection) as cursor, ThreadPoolExecutor(1) as parser:
+            parts: list[Future[pa.Table]] = []
             held = io.BytesIO()
             asked = f"COPY ({compiled}) TO STDOUT (FORMAT csv)"
             given = {name: _quoted(value) for name, value in compiled.params.items()}
             with cursor.copy(asked if given else _single(asked), given or None) as copy:
-                for row in copy:
-                    held.write(row)
+                while drain(copy, held.write):
                     if held.tell() >= CHUNK:
-                        parts.append(_parsed(held, kinds))
+                        parts.append(parser.submit(_parsed, held, kinds))
                         held = io.BytesIO()
             if held.tell() or not parts:
-                parts.append(_parsed(held, kinds))
-        return joined(parts)
+                parts.append(parser.submit(_parsed, held, kinds))
+        return joined([part.result() for part in parts])
 
     def load(self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str) -> None:
         quote = connection.dialect.identifier_preparer
@@ -105,14 +130,21 @@ class Postgres(Database):
         into = _single(f"{quote.format_table(table)} ({listed})")
         suited = pa.table({name: _suited(rows.column(name), column, timezone) for name, column in columns.items()})
         options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+
+        def encoded(start: int) -> memoryview:
+            written = io.BytesIO()
+            pa_csv.write_csv(suited.slice(start, ROWS_AT_ONCE), written, options)
+            return written.getbuffer()
+
         with (
             _cursor(connection) as cursor,
             cursor.copy(f"COPY {into} FROM STDIN (FORMAT csv)") as copy,
+            ThreadPoolExecutor(1) as writer,
         ):
+            ahead = writer.submit(encoded, 0)
             for start in range(0, suited.num_rows, ROWS_AT_ONCE):
-                written = io.BytesIO()
-                pa_csv.write_csv(suited.slice(start, ROWS_AT_ONCE), written, options)
-                copy.write(written.getbuffer())
+                part, ahead = ahead.result(), writer.submit(encoded, start + ROWS_AT_ONCE)
+                copy.write(part)
 
     def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
         """A date kept as a moment is the date on the people's calendar, not in UTC."""
@@ -130,6 +162,9 @@ class Postgres(Database):
         if not others:
             return new.on_conflict_do_nothing(index_elements=list(keys))
         return new.on_conflict_do_update(index_elements=list(keys), set_={name: new.excluded[name] for name in others})
+
+    def insert_new(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
+        return insert(table).on_conflict_do_nothing(index_elements=list(keys))
 
     def now(self, column: Column[Any], timezone: str) -> Any:
         return func.clock_timestamp() if is_zoned(column.type) else func.timezone(timezone, func.clock_timestamp())
@@ -172,6 +207,23 @@ class Postgres(Database):
         return or_(column.is_(None), column >= start)
 
 
+def _know_descendants(dialect: Any) -> None:
+    """KingbaseES, openGauss and others give a version under a name of their own, which SQLAlchemy refuses: ask for its number."""
+    known = dialect._get_server_version_info
+
+    def version(connection: Connection) -> tuple[int, ...]:
+        try:
+            found: tuple[int, ...] = known(connection)
+        except AssertionError:
+            number = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
+            found = (
+                (number // 10_000, number % 10_000) if number >= 100_000 else (number // 10_000, number // 100 % 100)
+            )
+        return found
+
+    dialect._get_server_version_info = version
+
+
 def _suited(values: pa.ChunkedArray, column: Column[Any], timezone: str) -> pa.ChunkedArray:
     """What COPY reads as the same value into this column."""
     if pa.types.is_timestamp(values.type):
@@ -198,7 +250,8 @@ def _parsed(written: io.BytesIO, kinds: Mapping[str, pa.DataType]) -> pa.Table:
         return pa_csv.read_csv(
             written,
             read_options=pa_csv.ReadOptions(column_names=list(kinds), block_size=CHUNK * 2),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            # the null of a single column is an empty line
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict(types),
                 strings_can_be_null=True,

@@ -108,13 +108,13 @@ class Sqlite(Database):
         return type_coerce(column, NullType())
 
     def key_condition(self, column: Column[Any], spec: FieldSpec, values: Sequence[Any]) -> Any:
-        if _comparable(spec, column):
+        if is_comparable(spec, column):
             return self.plain(column).in_(values)
         return cast(self.plain(column), Text).in_(values) if spec.type in ("string", "enum") else None
 
     def same(self, left: Any, right: Any, spec: FieldSpec, column: Column[Any]) -> Any:
         """In a column without a type 7 and '7' are different, and people's programs wrote either."""
-        if _comparable(spec, column):
+        if is_comparable(spec, column):
             return left == right
         return cast(self.plain(left), Text) == cast(self.plain(right), Text)
 
@@ -172,7 +172,7 @@ def _seconds(stamp: Any) -> Any:
     return cast(func.strftime("%s", stamp), Integer)
 
 
-def _comparable(spec: FieldSpec, column: Column[Any]) -> bool:
+def is_comparable(spec: FieldSpec, column: Column[Any]) -> bool:
     if spec.type in ("date", "timestamp", "decimal"):
         return False
     return is_text(column.type) if spec.type in ("string", "enum") else is_natural(spec, column.type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -119,6 +119,8 @@ def for_driver(values: pa.ChunkedArray, column: sql.TypeEngine[Any], timezone: s
     """Python values that any driver takes for a column of this type."""
     if isinstance(column, sql.DateTime) and not column.timezone and pa.types.is_timestamp(values.type):
         return list(naive_local(values, timezone).to_pylist())
+    if pa.types.is_boolean(values.type) and isinstance(column, (sql.Numeric, sql.Integer)):
+        return list(values.cast(pa.int8()).to_pylist())
     if isinstance(column, (sql.DateTime, sql.Date, sql.Boolean, sql.Numeric, sql.Integer)) and not pa.types.is_string(
         values.type
     ):
@@ -130,6 +132,14 @@ def raw_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table
     """What a driver returned, as Arrow: native types where a column has one type, else text."""
     lists = list(zip(*rows)) if rows else [()] * len(names)
     return pa.table({name: _column(list(values)) for name, values in zip(names, lists)})
+
+
+def as_moments(raw: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """A raw table whose zoned columns were read as UTC readings: these become moments."""
+    for at, (name, column) in enumerate(columns.items()):
+        if is_zoned(column.type) and pa.types.is_timestamp(raw.column(name).type):
+            raw = raw.set_column(at, name, pc.assume_timezone(raw.column(name).cast(pa.timestamp("us")), "UTC"))
+    return raw
 
 
 def joined(parts: list[pa.Table]) -> pa.Table:

@@ -6,7 +6,8 @@
         def people_delete(self, key) -> None: ...
         def stored(self) -> list[dict]: ...              # what the system really holds, read past the connector
 
-A system that shows corrections needs two more: `people_see_corrections` and `people_rule`.
+A system that shows corrections needs two more: `people_see_corrections` and `people_rule`; one that shows returns or receipts
+`people_see_returns`, `people_see_receipts`.
 
 Rows are dicts by field name (`make_node(self.dataset, …)` builds the node; `self.dataset` differs between tests). What a system
 cannot do is told by its `capabilities`, and by `loose` below; the one place that skips is `_unmet`.
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pytest
 
-from connectors.base import RULINGS, Applied, Batch, Changes, Connector, no_keys
+from connectors.base import ETAG, RULINGS, Applied, Batch, Changes, Connector, Expected, etag_schema, no_keys
 from federation.canonical import conform, fingerprints, key_column, schema
 from federation.contract import Dataset
 from federation.errors import Conflict
@@ -110,8 +111,16 @@ class ConnectorContract:
         """Write a ruling and its reason beside a correction, as people do."""
         raise NotImplementedError
 
+    def people_see_returns(self) -> list[Row]:
+        """The returns that people see and that stand: the texts that `tests.contract.desk.return_seen` names."""
+        raise NotImplementedError
+
+    def people_see_receipts(self) -> list[Row]:
+        """The receipts that people see, in order: the texts that `tests.contract.desk.receipt_seen` names."""
+        raise NotImplementedError
+
     def desk_place(self) -> object:
-        """Something that differs whenever what holds the desk was written; the same always, where that cannot be told."""
+        """Something that differs whenever what holds the desk or the receipts was written; the same always, where that cannot be told."""
         return None
 
     # --- what does not apply
@@ -124,7 +133,11 @@ class ConnectorContract:
             "increments": (can.capture != "snapshot", "every read is whole"),
             "snapshot": (can.capture == "snapshot", "reads may be partial"),
             "conditional": (can.conditional, "writes are not conditional"),
+            "checks": (can.checks, "writes are not compared with what was read"),
+            "etags": (can.etags, "rows have no etags"),
+            "returns": (can.returns, "the system shows no returns"),
             "corrections": (can.corrections, "the system shows no corrections"),
+            "receipts": (can.receipts, "the system shows no receipts"),
             "token": (connector.probe().token is not None, "the system cannot tell whether it changed"),
             "loose": (self.loose, "the system refuses such values itself"),
         }
@@ -174,12 +187,18 @@ class ConnectorContract:
         assert not typed.rejects.num_rows, typed.rejects.to_pylist()
         return typed.rows
 
-    def write(self, *tables: pa.Table, deletes: list[Row] | None = None, cursor: str | None = None) -> Applied:
+    def write(
+        self,
+        *tables: pa.Table,
+        deletes: list[Row] | None = None,
+        cursor: str | None = None,
+        expected: Expected | None = None,
+    ) -> Applied:
         """Apply one batch through a fresh connector, as a link run would."""
         connector = self.connector()
         names = self.dataset.key
         gone = table(self.dataset, deletes, *names) if deletes else no_keys(connector.node)
-        return connector.apply(Batch(tables, gone, cursor))
+        return connector.apply(Batch(tables, gone, cursor, expected=expected))
 
     def keys(self, *keys: Any) -> pa.Table:
         """Key columns for `fetch`."""
@@ -520,6 +539,165 @@ class ConnectorContract:
         with pytest.raises(Conflict):
             self.write(table(self.dataset, [row("R1", note="四")]), cursor=cursor)
 
+    # --- writing what was decided on rows as they were read
+
+    def expecting(self, *keys: str) -> Expected:
+        """These rows as they are now (or are not), in one group per field."""
+        connector = self.connector()
+        found = connector.fetch(self.keys(*keys))
+        groups = {name: (name,) for name in self.dataset.fields if name not in self.dataset.key}
+        prints = fingerprints(found.rows, self.dataset, groups, b"secret")
+        there = set(prints.column("key").to_pylist())
+        lines = [*({**line, "here": True} for line in prints.to_pylist())]
+        lines += [{"key": key, "here": False} for key in keys if key not in there]
+        shape = pa.schema([*prints.schema, ("here", pa.bool_())])
+        return Expected(pa.Table.from_pylist(lines, schema=shape), groups, b"secret")
+
+    @needs("writes", "checks")
+    def test_a_row_that_people_edited_after_it_was_read_is_not_overwritten(self) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一")])
+        expected = self.expecting("R1", "R2", "R3")
+        self.people_write([row("R2", note="二")])
+        before = self.held()
+        with pytest.raises(Conflict, match="R2"):
+            self.write(table(self.dataset, [row(key, note="三") for key in ("R1", "R2", "R3")]), expected=expected)
+        assert self.held() == before
+
+    @needs("writes", "checks")
+    def test_a_row_that_people_entered_after_it_was_looked_for_is_not_overwritten(self) -> None:
+        expected = self.expecting("R1")
+        self.people_write([row("R1", note="一")])
+        with pytest.raises(Conflict, match="R1"):
+            self.write(table(self.dataset, [row("R1", note="三")]), expected=expected)
+        assert self.held()["R1"]["note"] == "一"
+
+    @needs("writes", "checks")
+    def test_a_row_that_people_deleted_after_it_was_read_is_not_created_anew_by_half(self) -> None:
+        self.people_write([row("R1", note="一", name="王伟")])
+        expected = self.expecting("R1")
+        self.people_delete({"record_id": "R1"})
+        with pytest.raises(Conflict, match="R1"):
+            self.write(table(self.dataset, [row("R1", note="三")]), expected=expected)
+        assert self.held() == {}
+
+    @needs("writes", "checks")
+    def test_a_row_that_people_edited_after_it_was_read_is_not_deleted_but_one_that_is_gone_already_is_no_matter(
+        self,
+    ) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一")])
+        expected = self.expecting("R1", "R2")
+        prints = expected.prints.set_column(
+            expected.prints.schema.get_field_index("here"), "here", pa.nulls(2, pa.bool_())
+        )
+        expected = Expected(prints, expected.groups, expected.secret)
+        self.people_delete({"record_id": "R1"})
+        self.write(deletes=[{"record_id": "R1"}], expected=expected)
+        self.people_write([row("R2", note="二")])
+        with pytest.raises(Conflict, match="R2"):
+            self.write(deletes=[{"record_id": "R2"}], expected=expected)
+        assert self.held()["R2"]["note"] == "二"
+
+    @needs("writes", "checks")
+    def test_an_edit_of_fields_that_are_not_being_written_is_in_nobodys_way(self) -> None:
+        self.people_write([row("R1", note="一", name="王伟")])
+        whole_row = self.expecting("R1")
+        wanted = whole_row.prints.select(["key", "fp_name", "here"])
+        expected = Expected(wanted, {"name": ("name",)}, whole_row.secret)
+        self.people_write([row("R1", note="二")])
+        self.write(table(self.dataset, [{"record_id": "R1", "name": "李娜"}]), expected=expected)
+        assert (self.held()["R1"]["note"], self.held()["R1"]["name"]) == ("二", "李娜")
+
+    @needs("writes", "checks")
+    def test_many_rows_that_are_as_they_were_read_are_written(self) -> None:
+        keys = [f"R{number}" for number in range(self.many)]
+        self.people_write([row(key, note="一") for key in keys[::2]])
+        expected = self.expecting(*keys)
+        self.write(table(self.dataset, [row(key, note="二") for key in keys]), expected=expected)
+        assert {found["note"] for found in self.held().values()} == {"二"}
+        assert len(self.held()) == len(keys)
+
+    # --- writing on a condition, row by row
+
+    def etags(self, *keys: Any) -> pa.Table:
+        """What a link run knows of these rows after reading them: each one's etag, null for those that are not there."""
+        found = self.connector().fetch(self.keys(*keys))
+        assert found.etags is not None or not found.rows.num_rows
+        gone = found.deleted.append_column(ETAG, pa.nulls(found.deleted.num_rows, pa.string()))
+        return gone if found.etags is None else pa.concat_tables([found.etags, gone])
+
+    def write_if(self, etags: pa.Table, *tables: pa.Table, deletes: list[Row] | None = None) -> Applied:
+        """Apply one batch that was decided on rows with these etags, through a fresh connector."""
+        connector = self.connector()
+        gone = table(self.dataset, deletes, *self.dataset.key) if deletes else no_keys(connector.node)
+        return connector.apply(Batch(tables, gone, etags=etags))
+
+    @needs("etags")
+    def test_every_row_that_is_fetched_tells_its_etag(self) -> None:
+        self.people_write([row("R1"), row("R2"), row("007")])
+        connector = self.connector()
+        found = connector.fetch(self.keys("R1", "007", "R9"))
+        assert found.etags is not None and found.etags.schema.equals(etag_schema(self.dataset))
+        told = dict(zip(key_column(found.etags, self.dataset).to_pylist(), found.etags.column(ETAG).to_pylist()))
+        assert set(told) == {"R1", "007"} and all(told.values())
+
+    @needs("etags")
+    def test_the_etags_of_a_whole_read_are_those_of_the_rows_fetched(self) -> None:
+        self.people_write([row("R1"), row("R2")])
+        found = self.connector().changes(None).etags
+        if found is not None:
+            assert sorted(found.to_pylist(), key=str) == sorted(self.etags("R1", "R2").to_pylist(), key=str)
+
+    @needs("writes", "etags")
+    def test_a_row_that_was_edited_since_it_was_read_is_not_written(self) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一")])
+        read = self.etags("R1", "R2")
+        self.people_write([row("R1", note="二")])
+        before = self.held()["R1"]
+        with pytest.raises(Conflict) as caught:
+            self.write_if(read, table(self.dataset, [row("R1", note="三"), row("R2", note="三")]))
+        assert caught.value.where["key"] == "R1"
+        assert self.held()["R1"] == before
+
+    @needs("writes", "etags")
+    def test_a_row_that_was_edited_or_deleted_since_it_was_read_is_neither_deleted_nor_made_anew(self) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一"), row("R3", note="一")])
+        read = self.etags("R1", "R2", "R3")
+        self.people_write([row("R1", note="二")])
+        self.people_delete({"record_id": "R2"})
+        with pytest.raises(Conflict):
+            self.write_if(read, table(self.dataset, [row("R2", note="三")]), deletes=[{"record_id": "R1"}])
+        assert {key: found["note"] for key, found in self.held().items()} == {"R1": "二", "R3": "一"}
+
+    @needs("writes", "etags")
+    def test_a_row_that_was_not_there_is_made_only_if_it_still_is_not(self) -> None:
+        read = self.etags("R1", "R2")
+        self.people_write([row("R1", note="民")])
+        with pytest.raises(Conflict) as caught:
+            self.write_if(read, table(self.dataset, [row("R1", note="三"), row("R2", note="三")]))
+        assert caught.value.where["key"] == "R1"
+        assert self.held()["R1"]["note"] == "民"
+
+    @needs("writes", "etags")
+    def test_writes_on_the_newest_etags_are_taken_and_end_them(self) -> None:
+        self.people_write([row("R1", note="一"), row("R2", note="一")])
+        read = self.etags("R1", "R2", "R3")
+        change = table(self.dataset, [row("R1", note="二"), row("R3", note="新")])
+        applied = self.write_if(read, change, deletes=[{"record_id": "R2"}])
+        assert (applied.written, applied.deleted) == (2, 1)
+        assert {key: found["note"] for key, found in self.held().items()} == {"R1": "二", "R3": "新"}
+        with pytest.raises(Conflict):
+            self.write_if(read, table(self.dataset, [row("R1", note="三")]))
+
+    @on(COMPOSITE)
+    @needs("writes", "etags")
+    def test_the_etag_of_a_row_with_a_key_of_several_fields_is_its_own(self) -> None:
+        self.people_write([visit("A", 1, note="一"), visit("A", 2, note="一")])
+        read = self.etags(("A", 1), ("A", 2))
+        self.people_write([visit("A", 1, note="二")])
+        self.write_if(read, table(self.dataset, [visit("A", 2, note="三")]))
+        with pytest.raises(Conflict):
+            self.write_if(read, table(self.dataset, [visit("A", 1, note="三")]))
+
     # --- is there anything new?
 
     @needs("token")
@@ -694,14 +872,81 @@ class ConnectorContract:
         self.show(*lines)
         assert self.people_see_corrections() == {one["correction_id"]: desk.seen(self.dataset, one) for one in lines}
 
+    # --- returns
+
+    @needs("returns")
+    def test_people_see_exactly_the_returns_that_stand(self) -> None:
+        lines = [
+            desk.returned("a1", "R1"),
+            desk.returned("b2", "R2", field=None, value=None, reason_zh="与上级所持信息不一致", reason_en="ask above"),
+            desk.returned("c3", "R3", state="replay", reason_zh="他说“好”，她说“不”。", reason_en="100%, of it"),
+        ]
+        for shown in (lines[:1], lines, lines[1:], []):
+            self.connector().show_returns(desk.returns(self.dataset, *shown))
+            expected = [desk.return_seen(self.dataset, one) for one in shown]
+            assert sorted(self.people_see_returns(), key=str) == sorted(expected, key=str)
+
+    @needs("returns")
+    def test_a_return_that_ended_no_longer_stands(self) -> None:
+        one, other = desk.returned("a1", "R1"), desk.returned("b2", "R2")
+        self.connector().show_returns(desk.returns(self.dataset, one, other))
+        self.connector().show_returns(desk.returns(self.dataset, {**one, "state": "closed"}, other))
+        assert self.people_see_returns() == [desk.return_seen(self.dataset, other)]
+
+    @on(COMPOSITE)
+    @needs("returns")
+    def test_a_return_shows_a_key_of_several_fields(self) -> None:
+        lines = [desk.returned("a1", "A", visit_no=1), desk.returned("b2", "B", visit_no=2)]
+        self.connector().show_returns(desk.returns(self.dataset, *lines))
+        expected = [desk.return_seen(self.dataset, one) for one in lines]
+        assert sorted(self.people_see_returns(), key=str) == sorted(expected, key=str)
+
+    @needs("returns")
+    def test_showing_returns_is_no_change_of_the_data(self) -> None:
+        self.people_write([whole("R1"), row("R2")])
+        before, token, held = self.connector().changes(None), self.connector().probe().token, self.held()
+        for shown in ([desk.returned("a1", "R1")], [desk.returned("b2", "R2")], []):
+            self.connector().show_returns(desk.returns(self.dataset, *shown))
+            if token is not None:
+                assert self.connector().probe().token == token
+        after = self.connector().changes(None)
+        assert self.rows(after) == self.rows(before) and self.held() == held
+
+    # --- receipts
+
+    @needs("receipts")
+    def test_people_see_their_receipts_in_order_and_only_these(self) -> None:
+        lines = [desk.receipt("c3"), desk.receipt("b2", way="sent", written=0, deleted=2), desk.receipt("a1")]
+        for shown in (lines[1:], lines, lines[:1]):
+            self.connector().show_receipts(desk.receipts(*shown))
+            assert self.people_see_receipts() == [desk.receipt_seen(one) for one in shown]
+        self.connector().show_receipts(desk.receipts())
+        assert self.people_see_receipts() == []
+
+    @needs("receipts")
+    def test_showing_the_same_receipts_again_writes_nothing(self) -> None:
+        self.connector().show_receipts(desk.receipts(desk.receipt("a1")))
+        place = self.desk_place()
+        self.connector().show_receipts(desk.receipts(desk.receipt("a1")))
+        assert self.desk_place() == place
+
+    @needs("receipts", "token")
+    def test_receipts_are_no_change_of_the_data(self) -> None:
+        self.people_write([whole("R1")])
+        before, token, held = self.connector().changes(None), self.connector().probe().token, self.held()
+        for number in range(3):
+            self.connector().show_receipts(desk.receipts(desk.receipt(f"a{number}")))
+            assert self.connector().probe().token == token
+        assert self.connector().changes(None).cursor == before.cursor and self.held() == held
+
     # --- opening, closing, comparing
 
     def test_preparing_again_touches_no_data(self) -> None:
         self.people_write([whole("R1")])
         before = self.held()
         connector = self.connector()
-        connector.prepare()
-        connector.prepare()
+        assert connector.prepare() == ()
+        assert connector.prepare() == ()
         assert self.held() == before
 
     def test_closing_twice_is_harmless(self) -> None:

@@ -17,8 +17,9 @@ from connectors.sql import SqlConnector
 from connectors.sql_values import local_text
 from federation.canonical import key_table
 from tests.contract.dataset import REGION, make_node, row, table, whole
+from tests.contract.sealed import KEY, unsealed
 from tests.contract.suite import ConnectorContract, Row
-from tests.contract.test_memory import memory_desk
+from tests.contract.test_memory import memory_desk, memory_returns
 
 LACKING = ("note", "income", "insured", "seen_at")
 
@@ -41,7 +42,8 @@ class Companion(ConnectorContract):
 
     def side(self) -> HostedConnector:
         kept = tuple(name for name in self.dataset.fields if name in self.dataset.key or name in LACKING)
-        return HostedConnector(self.part(kept, url=f"sqlite:///{self.folder / 'hosted.db'}", part="companion"))
+        url = f"sqlite:///{self.folder / 'hosted.db'}"
+        return HostedConnector(self.part(kept, url=url, part="companion", keys=(KEY,)))
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -66,7 +68,8 @@ class Companion(ConnectorContract):
         with closing(sqlite3.connect(self.folder / "hosted.db")) as connection:
             kept = connection.execute("SELECT record_key, payload FROM hosted_record WHERE NOT deleted").fetchall()
         keys = key_table([key for key, _ in kept], self.dataset).to_pylist()
-        beside = {tuple(key.values()): json.loads(payload) for key, (_, payload) in zip(keys, kept)}
+        place = (self.dataset.name, REGION.code, "companion")
+        beside = {tuple(key.values()): unsealed(text, *place, name) for key, (name, text) in zip(keys, kept)}
         found = self.main_stored()
         return [{**values, **beside.get(tuple(values[key] for key in self.dataset.key), {})} for values in found]
 
@@ -164,6 +167,9 @@ class TestCompanionOfAConditionalSystem(Companion):
 
     def people_see_corrections(self) -> dict[str, Row]:
         return memory_desk(STORES[self.name], self.dataset)
+
+    def people_see_returns(self) -> list[Row]:
+        return memory_returns(STORES[self.name], self.dataset)
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
         STORES[self.name].rulings[correction_id] = (ruling, reason)

@@ -23,8 +23,14 @@ def memory_desk(store: Store, dataset: Dataset) -> dict[str, Row]:
     }
 
 
+def memory_returns(store: Store, dataset: Dataset) -> list[Row]:
+    """What a store's people see of the returns."""
+    return [desk.return_seen(dataset, line) for line in store.returns]
+
+
 class TestMemory(ConnectorContract):
     capture: ClassVar[str] = "snapshot"
+    conditional: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -34,7 +40,8 @@ class TestMemory(ConnectorContract):
         STORES.pop(self.name, None)
 
     def connector(self) -> Connector:
-        return MemoryConnector(make_node(self.dataset, {"store": self.name, "capture": self.capture}))
+        options = {"store": self.name, "capture": self.capture, "conditional": self.conditional}
+        return MemoryConnector(make_node(self.dataset, options))
 
     def people_write(self, rows: list[Row]) -> None:
         for values in rows:
@@ -48,6 +55,9 @@ class TestMemory(ConnectorContract):
 
     def people_see_corrections(self) -> dict[str, Row]:
         return memory_desk(STORES[self.name], self.dataset)
+
+    def people_see_returns(self) -> list[Row]:
+        return memory_returns(STORES[self.name], self.dataset)
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
         STORES[self.name].rulings[correction_id] = (ruling, reason)
@@ -63,3 +73,7 @@ class TestMemoryWithCursor(TestMemory):
 
 class TestMemoryWithLog(TestMemory):
     capture = "log"
+
+
+class TestMemoryThatChecksRows(TestMemory):
+    conditional = False

@@ -16,6 +16,7 @@ from connectors.rest import RestConnector
 from examples.beijing.http_platform import Reply
 from examples.beijing.street_platform import StreetPlatform
 from federation.errors import SchemaMismatch
+from tests.contract import desk
 from tests.contract.dataset import COMPOSITE, SAMPLE, make_node, visit
 from tests.contract.suite import ConnectorContract, Row, on
 
@@ -72,6 +73,7 @@ class RestPlatform(ConnectorContract):
                 "show": {"method": "PUT", "path": "{path}/-/corrections"},
                 "rulings": {"path": "{path}/-/rulings", "records": "rulings"},
             },
+            "returns": {"path": "{path}/-/returns"},
             **self.options,
         }  # fmt: skip
         if self.tells_state:
@@ -101,6 +103,20 @@ class RestPlatform(ConnectorContract):
             ruling, reason = self.platform.ruled.get(name, ("", None))
             found[name] = {**line, "ruling": ruling, "ruling_reason": reason or ""}
         return found
+
+    def people_see_returns(self) -> list[Row]:
+        return [
+            desk.return_seen(self.dataset, line)
+            for line in self.platform.returns.get(self.dataset.name, [])
+            if line["state"] != "closed"
+        ]
+
+    def test_the_call_after_the_end_of_a_return_tells_that_it_is_closed(self) -> None:
+        shown = {**desk.returned("a1", "R1"), "state": "closed"}
+        self.connector().show_returns(desk.returns(self.dataset, shown))
+        (line,) = self.platform.returns[self.dataset.name]
+        assert (line["return_id"], line["record_id"], line["state"]) == (desk.name("a1"), "R1", "closed")
+        assert line["since"] == (shown["since"] - EPOCH) // timedelta(milliseconds=1) and "value" not in line
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
         self.platform.ruled[correction_id] = (ruling, reason)

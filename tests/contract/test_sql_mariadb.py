@@ -12,6 +12,7 @@ import pytest
 from connectors.base import Batch, Connector, no_keys
 from connectors.sql import SqlConnector
 from federation.errors import Permanent
+from tests.contract import desk
 from tests.contract.dataset import COMPOSITE, make_node, row, table
 from tests.contract.suite import ConnectorContract, Row
 from tests.servers import mysql_connection, mysql_database, mysql_url
@@ -65,8 +66,8 @@ class MariadbTable(ConnectorContract):
 
     def connector(self) -> Connector:
         columns = {} if self.dataset is COMPOSITE else COLUMNS
-        options = {"url": mysql_url(), "schema_name": self.schema, "table": "select", **self.options}
-        return SqlConnector(make_node(self.dataset, options, columns=columns))
+        options = {"url": mysql_url(), "schema_name": self.schema, "table": "select", "returns": True}
+        return SqlConnector(make_node(self.dataset, {**options, **self.options}, columns=columns))
 
     def people_write(self, rows: list[Row]) -> None:
         same = " AND ".join(f"{self._name(key)} <=> %s" for key in self.dataset.key)
@@ -90,6 +91,11 @@ class MariadbTable(ConnectorContract):
     def stored(self) -> list[Row]:
         found = self._run(f"SELECT {', '.join(map(self._name, self.dataset.fields))} FROM {self._table()}")
         return [dict(zip(self.dataset.fields, map(self._told, values))) for values in found]
+
+    def people_see_returns(self) -> list[Row]:
+        names = (*self.dataset.key, "reason_zh", "reason_en")
+        found = self._run(f"SELECT {', '.join(names)} FROM `{self.schema}`.`select_returns`")
+        return [desk.return_seen(self.dataset, dict(zip(names, values))) for values in found]
 
     @property
     def keeps_moments(self) -> bool:
@@ -205,6 +211,27 @@ class TestMariadbWithCursorOfNumbers(MariadbTable):
 
 class TestMariadbWithCursorAndTextColumns(MariadbTable):
     options: ClassVar[dict[str, Any]] = {"capture": "cursor", "cursor_column": "changed"}
+
+
+class TestMariadbWithLog(MariadbTable):
+    loose = False
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+
+class TestMariadbWithLogInLocalTimeAndWithoutCase(TestMariadbWithLocalTimes):
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+    def test_a_key_that_changed_its_case_is_a_deletion_and_a_new_row(self) -> None:
+        self.people_write([row("r1", note="一")])
+        cursor = self.connector().changes(None).cursor
+        self._run(f"UPDATE {self._table()} SET record_id = 'R1'")
+        found = self.connector().changes(cursor, sweep=False)
+        assert set(self.rows(found)) == {"R1"}
+        assert found.deleted.column("record_id").to_pylist() == ["r1"]
+
+
+class TestMariadbWithLogAndTextColumns(MariadbTable):
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
 
 
 def test_a_table_that_prepare_made_keeps_moments_and_tells_keys_apart_by_case_accent_and_trailing_blank() -> None:

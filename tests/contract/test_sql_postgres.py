@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from connectors.base import Connector
 from connectors.sql import SqlConnector
-from tests.contract.dataset import COMPOSITE, make_node
+from federation.errors import Conflict
+from tests.contract import desk
+from tests.contract.dataset import COMPOSITE, make_node, row, table
 from tests.contract.suite import ConnectorContract, Row
-from tests.contract.test_sql_sqlite import DESK, seen
+from tests.contract.test_sql_sqlite import DESK, RETURNS, seen
 from tests.servers import postgres_schema, postgres_url
 
 COLUMNS = {"name": "full name", "note": "order", "visits": 'a"quote%'}
@@ -74,6 +79,7 @@ class PostgresTable(ConnectorContract):
             "schema_name": self.schema,
             "table": "select",
             "corrections": DESK,
+            "returns": RETURNS,
             **self.options,
         }
         return SqlConnector(make_node(self.dataset, options, columns=columns))
@@ -108,6 +114,11 @@ class PostgresTable(ConnectorContract):
         statement = sql.SQL("SELECT * FROM {}").format(sql.Identifier(self.schema, DESK))
         with self.people.cursor(row_factory=dict_row) as cursor:
             return {found["correction_id"]: seen(found) for found in cursor.execute(statement)}
+
+    def people_see_returns(self) -> list[Row]:
+        statement = sql.SQL("SELECT * FROM {}").format(sql.Identifier(self.schema, RETURNS))
+        with self.people.cursor(row_factory=dict_row) as cursor:
+            return [desk.return_seen(self.dataset, found) for found in cursor.execute(statement)]
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
         statement = sql.SQL("UPDATE {} SET ruling = %s, ruling_reason = %s WHERE correction_id = %s")
@@ -145,6 +156,20 @@ def _told(value: Any) -> Any:
 class TestPostgres(PostgresTable):
     loose = False
 
+    def test_a_row_that_appears_while_it_is_being_written_is_not_overwritten(self) -> None:
+        expected = self.expecting("R1")
+        with psycopg.connect(postgres_url()) as other, ThreadPoolExecutor(1) as ours:
+            names = [self._name("record_id"), self._name("note")]
+            insert = sql.SQL("INSERT INTO {} ({}) VALUES ('R1', '一')").format(self._table(), sql.SQL(", ").join(names))
+            other.execute(insert)
+            writing = ours.submit(self.write, table(self.dataset, [row("R1", note="三")]), expected=expected)
+            time.sleep(0.5)
+            assert not writing.done(), "it did not wait for the other transaction"
+            other.commit()
+            with pytest.raises(Conflict):
+                writing.result(timeout=30)
+        assert self.held()["R1"]["note"] == "一"
+
 
 class TestPostgresWithTextColumns(PostgresTable):
     """Everything is text and there is no primary key: everything is possible, nothing may break."""
@@ -168,3 +193,31 @@ class TestPostgresWithCursorInLocalTime(PostgresTable):
 
 class TestPostgresWithCursorAndTextColumns(PostgresTable):
     options: ClassVar[dict[str, Any]] = {"capture": "cursor", "cursor_column": "changed"}
+
+
+class TestPostgresWithLog(PostgresTable):
+    loose = False
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+
+class TestPostgresWithLogAndTextColumns(PostgresTable):
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+
+class TestPostgresWithLogOfAPartitionedTable(PostgresTable):
+    """Two partitions, by the key: a row that is written moves through neither of them alone."""
+
+    loose = False
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+    def _create(self) -> None:
+        super()._create()
+        whole, parted = sql.Identifier(self.schema, "select_whole"), self._table()
+        self.people.execute(sql.SQL("ALTER TABLE {} RENAME TO select_whole").format(parted))
+        made = sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL) PARTITION BY HASH (record_id)")
+        self.people.execute(made.format(parted, whole))
+        self.people.execute(sql.SQL("DROP TABLE {}").format(whole))
+        for number in range(2):
+            one = sql.Identifier(self.schema, f"select_{number}")
+            part = sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES WITH (MODULUS 2, REMAINDER {})")
+            self.people.execute(part.format(one, parted, number))

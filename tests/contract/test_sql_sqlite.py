@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 from connectors.base import Connector
 from connectors.sql import SqlConnector
 from connectors.sql_values import local_text
+from tests.contract import desk
 from tests.contract.dataset import COMPOSITE, make_node
 from tests.contract.suite import ConnectorContract, Row
 
-DESK = "desk 校核"
+DESK, RETURNS = "desk 校核", "select_returns"
 COLUMNS = {"name": "full name", "note": "order", "visits": 'a"quote'}
 """Names that need quoting: a space, a reserved word, a quote."""
 TYPED = {
@@ -45,8 +46,8 @@ class SqliteTable(ConnectorContract):
 
     def connector(self) -> Connector:
         columns = {} if self.dataset is COMPOSITE else COLUMNS
-        options = {"url": f"sqlite:///{self.path}", "table": "select", "corrections": DESK, **self.options}
-        return SqlConnector(make_node(self.dataset, options, columns=columns))
+        options = {"url": f"sqlite:///{self.path}", "table": "select", "corrections": DESK, "returns": True}
+        return SqlConnector(make_node(self.dataset, {**options, **self.options}, columns=columns))
 
     def people_write(self, rows: list[Row]) -> None:
         now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -80,6 +81,11 @@ class SqliteTable(ConnectorContract):
             return {
                 found["correction_id"]: seen(dict(found)) for found in connection.execute(f'SELECT * FROM "{DESK}"')
             }
+
+    def people_see_returns(self) -> list[Row]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [desk.return_seen(self.dataset, dict(f)) for f in connection.execute(f'SELECT * FROM "{RETURNS}"')]
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
         statement = f'UPDATE "{DESK}" SET ruling = ?, ruling_reason = ? WHERE correction_id = ?'
@@ -136,3 +142,12 @@ class TestSqliteWithCursor(SqliteTable):
 
 class TestSqliteWithCursorWithoutTypes(SqliteTable):
     options: ClassVar[dict[str, Any]] = {"capture": "cursor", "cursor_column": "changed"}
+
+
+class TestSqliteWithLog(SqliteTable):
+    loose = False
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}
+
+
+class TestSqliteWithLogWithoutTypes(SqliteTable):
+    options: ClassVar[dict[str, Any]] = {"capture": "log"}

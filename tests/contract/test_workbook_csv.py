@@ -1,10 +1,10 @@
-"""A csv file keeps the contract in the encodings that people's programs write, and keeps its encoding."""
+"""A csv file keeps the contract, wherever it lies, in the encodings that people's programs write, and keeps its encoding."""
 
 from __future__ import annotations
 
 import csv
+import io
 from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -12,6 +12,10 @@ from connectors.base import Connector
 from connectors.workbook import WorkbookConnector
 from tests.contract.dataset import make_node, row, table
 from tests.contract.suite import ConnectorContract, Row
+from tests.contract.test_workbook_xlsx import returns_row
+from tests.stores import PLACES, Place
+
+NAME, RECEIPTS, RETURNS = "台账.csv", "台账.回执.csv", "台账.退回待改.csv"
 
 
 class CsvFile(ConnectorContract):
@@ -19,17 +23,15 @@ class CsvFile(ConnectorContract):
 
     encoding: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "甲社区" / "台账.csv"
+    kind: ClassVar[str] = "local"
+    place: Place
 
     def start(self) -> None:
-        self.path.parent.mkdir()
+        self.place = PLACES[self.kind](self.folder)
         self._save([])
 
     def connector(self) -> Connector:
-        return WorkbookConnector(make_node(self.dataset, {"path": str(self.path), **self.options}))
+        return WorkbookConnector(make_node(self.dataset, {**self.place.options(NAME), **self.options}))
 
     def people_write(self, rows: list[Row]) -> None:
         lines = {self._key(values): values for values in self.stored()}
@@ -44,14 +46,31 @@ class CsvFile(ConnectorContract):
 
     def stored(self) -> list[Row]:
         fields = {spec.label: name for name, spec in self.dataset.fields.items()}
-        with self.path.open(encoding=self.encoding, newline="") as text:
-            return [{fields[title]: cell for title, cell in line.items()} for line in csv.DictReader(text)]
+        lines = csv.DictReader(io.StringIO(self.place.read(NAME).decode(self.encoding), newline=""))
+        return [{fields[title]: cell for title, cell in line.items()} for line in lines]
+
+    def people_see_returns(self) -> list[Row]:
+        if RETURNS not in self.place.names():
+            return []
+        lines = csv.DictReader(io.StringIO(self.place.read(RETURNS).decode("utf-8-sig"), newline=""))
+        return [returns_row(self.dataset, line) for line in lines]
+
+    def people_see_receipts(self) -> list[Row]:
+        if RECEIPTS not in self.place.names():
+            return []
+        header, *lines = csv.reader(io.StringIO(self.place.read(RECEIPTS).decode("utf-8-sig"), newline=""))
+        assert header == ["时间", "收发", "对方", "写入行数", "删除行数", "批次"]
+        return [dict(zip(("at", "way", "other", "written", "deleted", "run_id"), line)) for line in lines]
+
+    def desk_place(self) -> object:
+        return self.place.read(RECEIPTS)
 
     def _save(self, rows: list[Row]) -> None:
-        with self.path.open("w", encoding=self.encoding, newline="") as text:
-            writer = csv.writer(text)
-            writer.writerow([spec.label for spec in self.dataset.fields.values()])
-            writer.writerows([values.get(name, "") for name in self.dataset.fields] for values in rows)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow([spec.label for spec in self.dataset.fields.values()])
+        writer.writerows([values.get(name, "") for name in self.dataset.fields] for values in rows)
+        self.place.write(NAME, text.getvalue().encode(self.encoding))
 
     def _key(self, values: Row) -> tuple[str, ...]:
         return tuple(values[name] for name in self.dataset.key)
@@ -63,12 +82,32 @@ class TestCsvInUtf8(CsvFile):
     def test_the_file_keeps_its_mark_when_it_is_written(self) -> None:
         self.people_write([row("R1", note="一")])
         self.write(table(self.dataset, [row("R1", note="二")]))
-        assert self.path.read_bytes().startswith(b"\xef\xbb\xbf")
+        assert self.place.read(NAME).startswith(b"\xef\xbb\xbf")
 
 
 class TestCsvInGb18030(CsvFile):
     encoding = "gb18030"
     options: ClassVar[dict[str, Any]] = {"encoding": "gb18030"}
+
+
+class TestCsvInUtf8OnSftp(CsvFile):
+    encoding = "utf-8-sig"
+    kind = "sftp"
+
+
+class TestCsvInGb18030OnSftp(CsvFile):
+    encoding = "gb18030"
+    kind = "sftp"
+
+
+class TestCsvInUtf8InAnObjectStore(CsvFile):
+    encoding = "utf-8-sig"
+    kind = "s3"
+
+
+class TestCsvInGb18030InAnObjectStore(CsvFile):
+    encoding = "gb18030"
+    kind = "s3"
 
 
 class TestCsvInGb18030Undeclared(CsvFile):
@@ -79,7 +118,7 @@ class TestCsvInGb18030Undeclared(CsvFile):
     def test_the_file_keeps_its_encoding_when_it_is_written(self) -> None:
         self.people_write([row("R1", note="一")])
         self.write(table(self.dataset, [row("R1", note="二")]))
-        assert "二".encode("gb18030") in self.path.read_bytes()
+        assert "二".encode("gb18030") in self.place.read(NAME)
 
 
 def _typed_in(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""An xlsx workbook keeps the contract: people work in it with a spreadsheet program."""
+"""An xlsx workbook keeps the contract, wherever it lies: people work in it with a spreadsheet program."""
 
 from __future__ import annotations
 
+import io
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,13 +12,17 @@ from openpyxl import load_workbook
 
 from connectors.base import Connector
 from connectors.workbook import WorkbookConnector
+from federation.contract import Dataset
 from federation.errors import SchemaMismatch, Transient
 from tests.contract import desk
 from tests.contract.dataset import make_node
 from tests.contract.suite import ConnectorContract, Row
+from tests.stores import PLACES, Place
 
 SHEET = "数据"
 DESK = "校核"
+RECEIPTS = "回执"
+RETURNS = "退回待改"
 TITLES = ("类型", "字段", "现值", "建议值", "提出单位", "提出时间", "处理期限", "状态", "说明", "裁定", "裁定理由")
 SHOWN = (
     "kind",
@@ -45,16 +49,37 @@ STATES = {
 }
 
 
-class TestWorkbook(ConnectorContract):
-    @property
-    def path(self) -> Path:
-        return self.folder / "甲社区" / "台账.xlsx"
+NAME = "台账.xlsx"
+
+
+def returns_row(dataset: Dataset, line: Row) -> Row:
+    """A line of the sheet, or of the file, of returns as `tests.contract.desk.return_seen` has it."""
+    keys = {key: str(line[dataset.fields[key].label]) for key in dataset.key}
+    return keys | {"reason_zh": line["原因"], "reason_en": line["Reason"]}
+
+
+class Workbook(ConnectorContract):
+    """People open the file, change it, and save it where it was."""
+
+    kind: ClassVar[str]
+    place: Place
+
+    def start(self) -> None:
+        self.place = PLACES[self.kind](self.folder)
 
     def connector(self) -> Connector:
-        return WorkbookConnector(make_node(self.dataset, {"path": str(self.path)}))
+        return WorkbookConnector(make_node(self.dataset, self.place.options(NAME)))
+
+    def open(self, **words: Any) -> Any:
+        return load_workbook(io.BytesIO(self.place.read(NAME)), **words)
+
+    def save(self, book: Any) -> None:
+        out = io.BytesIO()
+        book.save(out)
+        self.place.write(NAME, out.getvalue())
 
     def people_write(self, rows: list[Row]) -> None:
-        book = load_workbook(self.path)
+        book = self.open()
         sheet = book[SHEET]
         columns = self._columns(sheet)
         lines = {self._key(values): number for number, values in self._lines(sheet)}
@@ -70,21 +95,21 @@ class TestWorkbook(ConnectorContract):
                 cell.value = _typed_in(value)
                 if isinstance(value, str):
                     cell.data_type = "s"
-        book.save(self.path)
+        self.save(book)
 
     def people_delete(self, key: Row) -> None:
-        book = load_workbook(self.path)
+        book = self.open()
         sheet = book[SHEET]
         (number,) = [at for at, values in self._lines(sheet) if self._key(values) == tuple(key.values())]
         sheet.delete_rows(number)
-        book.save(self.path)
+        self.save(book)
 
     def stored(self) -> list[Row]:
-        book = load_workbook(self.path, data_only=True)
+        book = self.open(data_only=True)
         return [values for _, values in self._lines(book[SHEET])]
 
     def people_see_corrections(self) -> dict[str, Row]:
-        book = load_workbook(self.path)
+        book = self.open()
         if DESK not in book.sheetnames:
             return {}
         _, *lines = book[DESK].iter_rows()
@@ -97,91 +122,31 @@ class TestWorkbook(ConnectorContract):
         }
 
     def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
-        book = load_workbook(self.path)
+        book = self.open()
         (line,) = [cells for cells in book[DESK].iter_rows() if cells[0].value == correction_id]
         for cell, text in zip(line[-2:], (ruling, reason)):
             cell.value = text
             if text is not None:
                 cell.data_type = "s"
-        book.save(self.path)
+        self.save(book)
+
+    def people_see_returns(self) -> list[Row]:
+        book = self.open()
+        if RETURNS not in book.sheetnames:
+            return []
+        header, *lines = book[RETURNS].iter_rows(values_only=True)
+        return [returns_row(self.dataset, dict(zip(header, line))) for line in lines]
+
+    def people_see_receipts(self) -> list[Row]:
+        book = self.open()
+        if RECEIPTS not in book.sheetnames:
+            return []
+        header, *lines = book[RECEIPTS].iter_rows(values_only=True)
+        assert header == ("时间", "收发", "对方", "写入行数", "删除行数", "批次")
+        return [dict(zip(("at", "way", "other", "written", "deleted", "run_id"), line)) for line in lines]
 
     def desk_place(self) -> object:
-        return self.path.read_bytes()
-
-    def test_the_desk_is_a_sheet_with_a_list_to_choose_from_and_only_that_is_open(self) -> None:
-        self.show(
-            desk.line("a1", "R1"), desk.line("b2", "R2", state="accepted"), desk.line("c3", "R3", state="overdue")
-        )
-        book = load_workbook(self.path)
-        assert book.sheetnames == [SHEET, DESK]
-        sheet = book[DESK]
-        assert [cell.value for cell in sheet[1]] == ["编号", "编号", *TITLES]
-        assert sheet.freeze_panes == "A2" and sheet["A1"].font.bold and sheet.column_dimensions["A"].width > 32
-        (choice,) = sheet.data_validations.dataValidation
-        assert (choice.type, choice.formula1, str(choice.sqref)) == ("list", '"采纳,不采纳"', "L2 L4")
-        assert sheet.protection.sheet and {cell.number_format for line in sheet["A2:M4"] for cell in line} == {"@"}
-        opened = [cell.coordinate for line in sheet["A2:M4"] for cell in line if not cell.protection.locked]
-        assert opened == ["L2", "M2", "L4", "M4"]
-
-    def test_rulings_are_found_after_people_sorted_the_rows_and_moved_columns(self) -> None:
-        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
-        self.people_rule(desk.name("b2"), "采纳", "好")
-        book = load_workbook(self.path)
-        sheet = book[DESK]
-        lines = [[cell.value for cell in line] for line in sheet.iter_rows()]
-        sheet.delete_rows(1, 3)
-        for line in (["我的备注"], [*lines[0], "备注"], [*lines[2], "看过"], lines[1]):
-            sheet.append([None, *line])
-        book.save(self.path)
-        before = self.path.read_bytes()
-        assert self.told() == {desk.name("b2"): ("accept", "好")}
-        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
-        assert self.path.read_bytes() == before
-
-    def test_a_correction_that_people_copied_and_ruled_on_both_ways_is_not_ruled_on(self) -> None:
-        self.show(desk.line("a1", "R1"))
-        book = load_workbook(self.path)
-        line = [cell.value for cell in book[DESK][2]]
-        for ruling in ("采纳", "不采纳"):
-            book[DESK].append([*line[:-2], ruling, None])
-        book.save(self.path)
-        assert self.told() == {}
-        self.show(desk.line("a1", "R1"))
-        assert self.told() == {}, "one row again, and none of the two words was taken for the right one"
-        assert self.people_see_corrections() == {desk.name("a1"): desk.seen(self.dataset, desk.line("a1", "R1"))}
-
-    def test_a_ruling_in_a_copied_row_stays_when_the_rows_become_one(self) -> None:
-        self.show(desk.line("a1", "R1"))
-        book = load_workbook(self.path)
-        book[DESK].append([*(cell.value for cell in book[DESK][2][:-2]), "同意", "核对过"])
-        book.save(self.path)
-        self.show(desk.line("a1", "R1"))
-        assert self.told() == {desk.name("a1"): ("accept", "核对过")}
-
-    def test_a_sheet_of_peoples_own_by_that_name_is_never_touched(self) -> None:
-        book = load_workbook(self.path)
-        book.create_sheet(DESK)["A1"] = "上月校核小结"
-        book.save(self.path)
-        before = self.path.read_bytes()
-        self.show()
-        with pytest.raises(SchemaMismatch, match="编号"):
-            self.show(desk.line("a1", "R1"))
-        assert self.path.read_bytes() == before
-
-    def test_the_desk_is_not_written_while_somebody_has_the_file_open(self) -> None:
-        before = self.path.read_bytes()
-        self.path.with_name(f"~${self.path.name}").touch()
-        with pytest.raises(Transient):
-            self.show(desk.line("a1", "R1"))
-        assert self.path.read_bytes() == before and not self.told()
-
-    def test_a_text_too_long_for_a_cell_is_cut_and_says_so(self) -> None:
-        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
-        shown = self.people_see_corrections()[desk.name("a1")]["proposed"]
-        assert len(shown) == 32_767 and "全文过长" in shown
-        before = self.path.read_bytes()
-        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
-        assert self.path.read_bytes() == before
+        return self.place.read(NAME)
 
     def _columns(self, sheet: Any) -> dict[str, int]:
         titles = {cell.value: cell.column for cell in sheet[1]}
@@ -198,6 +163,93 @@ class TestWorkbook(ConnectorContract):
 
     def _key(self, values: Row) -> tuple[Any, ...]:
         return tuple(values[name] for name in self.dataset.key)
+
+
+class TestWorkbookOnSftp(Workbook):
+    kind = "sftp"
+
+
+class TestWorkbookInAnObjectStore(Workbook):
+    kind = "s3"
+
+
+class TestWorkbook(Workbook):
+    kind = "local"
+
+    def test_the_desk_is_a_sheet_with_a_list_to_choose_from_and_only_that_is_open(self) -> None:
+        self.show(
+            desk.line("a1", "R1"), desk.line("b2", "R2", state="accepted"), desk.line("c3", "R3", state="overdue")
+        )
+        book = self.open()
+        assert book.sheetnames == [SHEET, DESK]
+        sheet = book[DESK]
+        assert [cell.value for cell in sheet[1]] == ["编号", "编号", *TITLES]
+        assert sheet.freeze_panes == "A2" and sheet["A1"].font.bold and sheet.column_dimensions["A"].width > 32
+        (choice,) = sheet.data_validations.dataValidation
+        assert (choice.type, choice.formula1, str(choice.sqref)) == ("list", '"采纳,不采纳"', "L2 L4")
+        assert sheet.protection.sheet and {cell.number_format for line in sheet["A2:M4"] for cell in line} == {"@"}
+        opened = [cell.coordinate for line in sheet["A2:M4"] for cell in line if not cell.protection.locked]
+        assert opened == ["L2", "M2", "L4", "M4"]
+
+    def test_rulings_are_found_after_people_sorted_the_rows_and_moved_columns(self) -> None:
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        self.people_rule(desk.name("b2"), "采纳", "好")
+        book = self.open()
+        sheet = book[DESK]
+        lines = [[cell.value for cell in line] for line in sheet.iter_rows()]
+        sheet.delete_rows(1, 3)
+        for line in (["我的备注"], [*lines[0], "备注"], [*lines[2], "看过"], lines[1]):
+            sheet.append([None, *line])
+        self.save(book)
+        before = self.place.read(NAME)
+        assert self.told() == {desk.name("b2"): ("accept", "好")}
+        self.show(desk.line("a1", "R1"), desk.line("b2", "R2"))
+        assert self.place.read(NAME) == before
+
+    def test_a_correction_that_people_copied_and_ruled_on_both_ways_is_not_ruled_on(self) -> None:
+        self.show(desk.line("a1", "R1"))
+        book = self.open()
+        line = [cell.value for cell in book[DESK][2]]
+        for ruling in ("采纳", "不采纳"):
+            book[DESK].append([*line[:-2], ruling, None])
+        self.save(book)
+        assert self.told() == {}
+        self.show(desk.line("a1", "R1"))
+        assert self.told() == {}, "one row again, and none of the two words was taken for the right one"
+        assert self.people_see_corrections() == {desk.name("a1"): desk.seen(self.dataset, desk.line("a1", "R1"))}
+
+    def test_a_ruling_in_a_copied_row_stays_when_the_rows_become_one(self) -> None:
+        self.show(desk.line("a1", "R1"))
+        book = self.open()
+        book[DESK].append([*(cell.value for cell in book[DESK][2][:-2]), "同意", "核对过"])
+        self.save(book)
+        self.show(desk.line("a1", "R1"))
+        assert self.told() == {desk.name("a1"): ("accept", "核对过")}
+
+    def test_a_sheet_of_peoples_own_by_that_name_is_never_touched(self) -> None:
+        book = self.open()
+        book.create_sheet(DESK)["A1"] = "上月校核小结"
+        self.save(book)
+        before = self.place.read(NAME)
+        self.show()
+        with pytest.raises(SchemaMismatch, match="编号"):
+            self.show(desk.line("a1", "R1"))
+        assert self.place.read(NAME) == before
+
+    def test_the_desk_is_not_written_while_somebody_has_the_file_open(self) -> None:
+        before = self.place.read(NAME)
+        self.place.write(f"~${NAME}", b"")
+        with pytest.raises(Transient):
+            self.show(desk.line("a1", "R1"))
+        assert self.place.read(NAME) == before and not self.told()
+
+    def test_a_text_too_long_for_a_cell_is_cut_and_says_so(self) -> None:
+        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
+        shown = self.people_see_corrections()[desk.name("a1")]["proposed"]
+        assert len(shown) == 32_767 and "全文过长" in shown
+        before = self.place.read(NAME)
+        self.show(desk.line("a1", "R1", proposed="长" * 40_000))
+        assert self.place.read(NAME) == before
 
 
 def _typed_in(value: Any) -> Any:
