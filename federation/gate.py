@@ -7,7 +7,7 @@ work: `critical` quarantines it, `warning` and `info` let it pass, marked.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from federation import canonical
 from federation.contract import Dataset
-from federation.errors import DeclarationError
+from federation.errors import DeclarationError, GateError
+from federation.gate_check import Around
 from federation.gate_compile import Compiled, compile_rule
+from federation.gate_condition import condition_text
 from federation.gate_reason import as_text
 from federation.gate_suite import Rule, Suite, faulty, read_suite
 
@@ -31,13 +33,21 @@ _THREADED_FROM = 100_000
 
 @dataclass(frozen=True)
 class RulePlan:
-    """How one rule is evaluated, for people. `why`: what keeps it from being compiled; empty if it is."""
+    """How one rule is evaluated, for people. `why`: what keeps it from being compiled; empty if it is.
+
+    `check`: the check beside it, which Great Expectations would not judge; `condition`: on which rows, as declared; the reasons as
+    declared, with their placeholders.
+    """
 
     rule: str
     columns: tuple[str, ...]
     severity: str
     runs: Literal["compiled", "great_expectations"]
     why: str
+    check: str
+    condition: str
+    reason_zh: str
+    reason_en: str
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,20 @@ class Gate:
     timezone: str
 
     @classmethod
-    def load(cls, path: Path, dataset: Dataset, *, timezone: str = "Asia/Shanghai") -> Gate:
+    def load(
+        cls,
+        path: Path,
+        dataset: Dataset,
+        *,
+        timezone: str = "Asia/Shanghai",
+        datasets: Mapping[str, Dataset] | None = None,
+    ) -> Gate:
         """Read a suite and compile what can be. Raises DeclarationError that lists every faulty rule, with the file.
 
-        `timezone`: in which reasons show times. Never imports Great Expectations.
+        `timezone`: in which reasons show times. `datasets`: all of the federation, to check references. Never imports Great
+        Expectations.
         """
-        suite = read_suite(path, dataset)
+        suite = read_suite(path, dataset, datasets)
         compiled: dict[str, Compiled] = {}
         why_not: dict[str, str] = {}
         problems: list[DeclarationError] = []
@@ -116,6 +134,12 @@ class Gate:
         """How many records must move for `max_failing_share` to count."""
         return self.suite.min_records
 
+    @property
+    def asking(self) -> dict[str, str | None]:
+        """Rules whose verdict depends on more than the record → the dataset that they refer to, if any."""
+        checks = {name: one.rule.check for name, one in self.compiled.items() if one.asks}
+        return {name: check.options.get("dataset") for name, check in checks.items() if check is not None}
+
     def explain(self) -> list[RulePlan]:
         """How each rule is evaluated, in the suite's order."""
         return [
@@ -125,15 +149,19 @@ class Gate:
                 rule.severity,
                 "compiled" if rule.name in self.compiled else "great_expectations",
                 self.why_not.get(rule.name, ""),
+                rule.check.text if rule.check else "",
+                condition_text(rule.kwargs.get("row_condition")),
+                rule.zh.template,
+                rule.en.template,
             )
             for rule in self.suite.rules
         ]
 
-    def check(self, rows: pa.Table, fields: Collection[str] | None = None) -> Verdict:
+    def check(self, rows: pa.Table, fields: Collection[str] | None = None, around: Around | None = None) -> Verdict:
         """Judge typed rows of the contract (any subset of its fields, the key included).
 
         Only rules whose fields are all in `rows` are evaluated, and of these only those that touch one of `fields` (None: all).
-        Raises GateError if a rule could not be evaluated: unjudged rows never pass.
+        `around`: what checks may ask. Raises GateError if a rule could not be evaluated: unjudged rows never pass.
         """
         there = set(rows.column_names)
         rules = [
@@ -143,23 +171,39 @@ class Gate:
         ]
         if not rows.num_rows or not rules:
             return Verdict(self._failures(rows, []), rows.num_rows)
-        found = self._found(rows, rules)
+        found = self._found(rows, rules, around)
         return Verdict(self._failures(rows, [(rule, found[rule.name]) for rule in rules]), rows.num_rows)
 
-    def _found(self, rows: pa.Table, rules: list[Rule]) -> dict[str, pa.Array]:
-        compiled = [self.compiled[rule.name] for rule in rules if rule.name in self.compiled]
+    def _found(self, rows: pa.Table, rules: list[Rule], around: Around | None) -> dict[str, pa.Array]:
+        every = [self.compiled[rule.name] for rule in rules if rule.name in self.compiled]
+        compiled = [one for one in every if not one.asks]
         if rows.num_rows < _THREADED_FROM:
             found = {one.rule.name: one.failing(rows) for one in compiled}
         else:
             with ThreadPoolExecutor(2) as pool:
                 masks = pool.map(lambda one: one.failing(rows), compiled)
                 found = {one.rule.name: mask for one, mask in zip(compiled, masks)}
+        for one in every:
+            if one.asks:  # in this thread: it may read systems, which are open here
+                if around is None:
+                    raise self._unanswered(one.rule)
+                found[one.rule.name] = one.failing(rows, around)
         others = [rule for rule in rules if rule.name not in self.compiled]
         if others:
             from federation.gate_expectations import failing_rows  # heavy: only when a rule needs it
 
             found |= failing_rows(rows, others, self.suite.path)
         return found
+
+    def _unanswered(self, rule: Rule) -> GateError:
+        return GateError(
+            "the rule's check must know more than the rows, and nobody tells it",
+            "此规则的检查需要行以外的信息",
+            todo="在链路运行中判定 / judge within a link run",
+            file=self.suite.path,
+            dataset=self.dataset.name,
+            rule=rule.name,
+        )
 
     def _failures(self, rows: pa.Table, found: list[tuple[Rule, pa.Array]]) -> pa.Table:
         schema = canonical.reject_schema(self.dataset).append(pa.field("severity", pa.string()))

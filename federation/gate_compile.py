@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from federation.contract import Dataset, FieldSpec
 from federation.errors import DeclarationError
 from federation.gate_bounds import Bounds, lengths, numbers, times
+from federation.gate_check import Around
 from federation.gate_condition import TEXT
 from federation.gate_reason import flat
 from federation.gate_regex import compile_pattern
@@ -46,18 +47,28 @@ class Compiled:
 
     rule: Rule
     judge: Judge
+    dataset: Dataset
 
-    def failing(self, rows: pa.Table) -> pa.Array:
+    @property
+    def asks(self) -> bool:
+        """Whether it must know more than the rows."""
+        return self.rule.check is not None and self.rule.check.asks
+
+    def failing(self, rows: pa.Table, around: Around | None = None) -> pa.Array:
         """The numbers of the failing rows (int64, ascending). A rule that holds by its `mostly` has none."""
         condition = self.rule.condition
         if condition is None or condition.mask is None:
-            return self._indices(rows)
+            return self._indices(rows, around)
         where = pc.indices_nonzero(condition.mask(rows))
-        return where.cast(pa.int64()).take(self._indices(rows.take(where)))
+        return where.cast(pa.int64()).take(self._indices(rows.take(where), around))
 
-    def _indices(self, rows: pa.Table) -> pa.Array:
+    def _indices(self, rows: pa.Table, around: Around | None) -> pa.Array:
         judged = self.judge(rows)
-        found = pc.indices_nonzero(judged.failing).cast(pa.int64())
+        failing = judged.failing
+        if self.rule.check is not None:
+            wrong = pc.invert(pc.fill_null(self.rule.check.passes(rows, self.dataset, around), False))
+            failing = pc.or_(failing, flat(pc.and_(pc.is_valid(rows.column(self.rule.columns[0])), wrong)))
+        found = pc.indices_nonzero(failing).cast(pa.int64())
         if not len(found) or (judged.considered - len(found)) / judged.considered >= self.rule.mostly:
             return pa.array([], pa.int64())
         return found
@@ -67,11 +78,17 @@ def compile_rule(rule: Rule, dataset: Dataset) -> Compiled | str:
     """A compiled rule, or why not. Raises DeclarationError if its arguments cannot be meant for these fields."""
     specs = [dataset.fields[name] for name in rule.columns]
     judge = _judge(rule, specs)
-    if isinstance(judge, str):
-        return judge
-    if rule.condition is not None and rule.condition.mask is None:
-        return "its row_condition is not a comparison of a text field"
-    return Compiled(rule, judge)
+    if rule.condition is not None and rule.condition.mask is None and not isinstance(judge, str):
+        judge = "its row_condition is not a comparison of a text field"
+    if not isinstance(judge, str):
+        return Compiled(rule, judge, dataset)
+    if rule.check is not None:
+        raise _fault(
+            f"a rule with a check cannot be left to Great Expectations: {judge}",
+            "带 check 的规则不能交给 Great Expectations 计算",
+            "简化条件，或拆成两条规则 / simplify the condition, or make two rules of it",
+        )
+    return judge
 
 
 def _judge(rule: Rule, specs: list[FieldSpec]) -> Judge | str:

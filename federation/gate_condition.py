@@ -7,6 +7,7 @@ same rows as Arrow masks; every other condition is left to Great Expectations, t
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,21 @@ def parse_condition(value: Any, parser: Any, dataset: Dataset) -> Condition | No
                 field=name,
             )
     return condition
+
+
+def condition_text(value: Any) -> str:
+    """A valid `row_condition` as a person reads it; empty if there is none."""
+    if not isinstance(value, dict):
+        return value or ""
+    kind = value["type"]
+    if kind == "pass_through":
+        return str(value["pass_through_filter"])
+    if kind in ("and", "or"):
+        return f" {kind} ".join(f"({condition_text(part)})" for part in value["conditions"])
+    name = value["column"]["name"]
+    if kind == "nullity":
+        return f"{name} {'is null' if value['is_null'] else 'is not null'}"
+    return f"{name} {value['operator']} {json.dumps(value.get('parameter'), ensure_ascii=False)}"
 
 
 def _wrong(en: str, zh: str) -> DeclarationError:

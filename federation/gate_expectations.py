@@ -1,12 +1,13 @@
 """The gate's fallback: rules that are not compiled run in Great Expectations itself, on its pandas engine.
 
-The only module of the engine that imports Great Expectations, and only when such a rule has rows to judge: the import costs
-7–13 s and 2 300 modules.
+Great Expectations is imported here and in `quality_expectations` alone, and only when such a rule has rows to judge: the import
+costs 7–13 s and 2 300 modules.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,13 @@ import pyarrow.compute as pc
 from federation.errors import GateError
 from federation.gate_suite import Rule
 
+_CLASS = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 _EXACT = 2**53
 """Up to here a float holds every whole number."""
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Great Expectations and what it imports warn about their own deprecations; nobody here can mend those."""
     with warnings.catch_warnings():
         for module in ("great_expectations", "marshmallow", "altair", "pandas"):
@@ -37,10 +39,10 @@ def _quiet() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _batches() -> Any:
+def batches() -> Any:
     """A definition that makes batches of data frames, in a context that is nowhere stored and reports to nobody."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    with _quiet():
+    with quiet():
         import great_expectations as gx
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -81,10 +83,10 @@ def failing_rows(rows: pa.Table, rules: Sequence[Rule], file: Path) -> dict[str,
     """
     nothing = pa.array([], pa.int64())
     found = {rule.name: nothing for rule in rules}
-    judged = [rule for rule in rules if _has_values(rule, rows)]
+    judged = [rule for rule in rules if has_values(rule, rows)]
     if not judged:
         return found
-    with _quiet():
+    with quiet():
         for result in _validate(rows, judged, file).results:
             rule = judged[result.expectation_config.meta["rule"]]
             _check(result, rule, file)
@@ -93,7 +95,7 @@ def failing_rows(rows: pa.Table, rules: Sequence[Rule], file: Path) -> dict[str,
     return found
 
 
-def _has_values(rule: Rule, rows: pa.Table) -> bool:
+def has_values(rule: Rule, rows: pa.Table) -> bool:
     """Without a value to judge, a rule holds by Great Expectations' own definition; some kinds cannot even be evaluated then."""
     if rule.condition is not None and rule.condition.mask is not None:
         rows = rows.filter(rule.condition.mask(rows))
@@ -105,7 +107,7 @@ def _has_values(rule: Rule, rows: pa.Table) -> bool:
 
 
 def _validate(rows: pa.Table, rules: Sequence[Rule], file: Path) -> Any:
-    batches = _batches()
+    definition = batches()
     from great_expectations.core.expectation_suite import ExpectationSuite
 
     try:
@@ -117,27 +119,39 @@ def _validate(rows: pa.Table, rules: Sequence[Rule], file: Path) -> Any:
             ],
         )
         needed = dict.fromkeys(name for rule in rules for name in rule.needs)
-        batch = batches.get_batch(batch_parameters={"dataframe": frame(rows.select(list(needed)))})
+        batch = definition.get_batch(batch_parameters={"dataframe": frame(rows.select(list(needed)))})
         return batch.validate(suite, result_format={"result_format": "COMPLETE"})
-    except Exception as cause:  # whatever it raises, the rows were not judged
-        raise _failure(f"{type(cause).__name__}: {cause}", file, ", ".join(rule.name for rule in rules)) from cause
+    except Exception as cause:  # whatever it raises, the rows were not judged, and its words may quote them
+        raise _failure(type(cause).__name__, file, ", ".join(rule.name for rule in rules)) from None
+
+
+def raised_by(result: Any) -> str | None:
+    """The class of the exception that Great Expectations reports instead of raising it; None if it reports none.
+
+    Its message may quote a record.
+    """
+    info = result.exception_info or {}
+    for report in [info] if "raised_exception" in info else info.values():
+        if report.get("raised_exception"):
+            lines = (report.get("exception_traceback") or "").strip().splitlines()
+            named = _CLASS.match(lines[-1]) if lines else None
+            return named[1] if named else "unknown error"
+    return None
 
 
 def _check(result: Any, rule: Rule, file: Path) -> None:
-    """Great Expectations reports an exception as one more failing result; it must never pass for bad data."""
-    info = result.exception_info or {}
-    reports = [info] if "raised_exception" in info else list(info.values())
-    for report in reports:
-        if report.get("raised_exception"):
-            raise _failure(report.get("exception_message") or "unknown error", file, rule.name)
+    """An exception comes as one more failing result; it must never pass for bad data."""
+    raised = raised_by(result)
+    if raised is not None:
+        raise _failure(raised, file, rule.name)
     if not result.success and not isinstance(result.result.get("unexpected_index_list"), list):
         raise _failure("no failing rows were named", file, rule.name)
 
 
 def _failure(message: str, file: Path, rule: str) -> GateError:
     return GateError(
-        f"Great Expectations could not evaluate the rule: {message}",
-        "Great Expectations 无法计算此规则",
+        f"Great Expectations could not evaluate the rule ({message})",
+        f"Great Expectations 无法计算此规则（{message}）",
         todo="检查规则的参数与字段类型 / check the rule's arguments against the field's type",
         file=file,
         rule=rule,

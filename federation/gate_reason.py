@@ -23,6 +23,16 @@ class Reason:
     parts: tuple[str | tuple[str, bool], ...]
     empty: str
 
+    @property
+    def bare(self) -> str:
+        """The text with no value in it."""
+        return "".join(part if isinstance(part, str) else "…" for part in self.parts)
+
+    @property
+    def template(self) -> str:
+        """The text with its placeholders."""
+        return "".join(part if isinstance(part, str) else f"{{{part[0]}}}" for part in self.parts)
+
     def fill(self, rows: pa.Table, timezone: str) -> pa.Array:
         """One text per row."""
         if not rows.num_rows:
@@ -51,7 +61,7 @@ def parse_reason(template: str, columns: Sequence[str], empty: str) -> Reason:
             parts.append(literal)
         if name is None:
             continue
-        if name != VALUE and name not in columns:
+        if name not in columns and not (name == VALUE and columns):
             raise ValueError(f"{{{name}}} is neither {{value}} nor a field of the rule ({', '.join(columns)})")
         if form or conversion not in (None, "r", "s"):
             raise ValueError(f"{{{name}}} takes no format other than !r")

@@ -1,7 +1,7 @@
-"""Reading a suite: Great Expectations' own JSON plus two conventions, validated as a whole without importing it.
+"""Reading a suite: Great Expectations' own JSON plus three conventions, validated as a whole without importing it.
 
-Each expectation's `meta.reason` holds the reason for people (`{"zh": …, "en": …}`, see `gate_reason`). The suite's `meta` may
-hold `max_failing_share` (share of the moving records failing critically above which the link is held; default 1.0: never) and
+Each expectation's `meta.reason` holds the reason for people (`{"zh": …, "en": …}`, see `gate_reason`); `meta.check` may add a
+check that Great Expectations has no kind for (see `gate_check`). The suite's `meta` may hold `max_failing_share` (share of the moving records failing critically above which the link is held; default 1.0: never) and
 `min_records` (it only counts when at least so many move; default 20).
 
 A gate judges records one by one as they move, so only expectations with a verdict per row belong here; those about a whole
@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from federation.contract import Dataset
 from federation.errors import DeclarationError, FedsyncError
+from federation.gate_check import Check, parse_check
 from federation.gate_condition import Condition, parse_condition
 from federation.gate_kinds import Domain, Kind, kind_of
 from federation.gate_reason import Reason, parse_reason
@@ -31,6 +34,7 @@ _DOMAIN_WORDS: dict[Domain, tuple[str, ...]] = {
     "column": ("column",),
     "pair": ("column_A", "column_B"),
     "list": ("column_list",),
+    "table": (),
 }
 _IGNORE = {
     "pair": ("both_values_are_missing", "either_value_is_missing", "neither"),
@@ -40,7 +44,8 @@ _IGNORE = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation. `columns`: the fields it judges, the first being the one that is reported; `condition`: on which rows."""
+    """One expectation. `columns`: the fields it judges, the first being the one that is reported, none if it judges the whole
+    table; `condition`: on which rows."""
 
     name: str
     kind: str
@@ -52,11 +57,13 @@ class Rule:
     condition: Condition | None
     zh: Reason
     en: Reason
+    check: Check | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Every field that must be there to evaluate it."""
-        return (*self.columns, *(self.condition.columns if self.condition else ()))
+        further = self.check.columns if self.check else ()
+        return (*self.columns, *further, *(self.condition.columns if self.condition else ()))
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,23 @@ class Suite:
     max_failing_share: float
     min_records: int
 
+    @cached_property
+    def by_name(self) -> dict[str, Rule]:
+        """The rules by their names."""
+        return {rule.name: rule for rule in self.rules}
 
-def read_suite(path: Path, dataset: Dataset) -> Suite:
-    """Read and validate. Raises DeclarationError with one problem per fault, each naming the file and the rule."""
+
+def read_suite(
+    path: Path,
+    dataset: Dataset,
+    datasets: Mapping[str, Dataset] | None = None,
+    kinds: Callable[[str], Kind] = kind_of,
+) -> Suite:
+    """Read and validate. Raises DeclarationError with one problem per fault, each naming the file and the rule.
+
+    `datasets`: all of the federation, so that references to them are checked as well. `kinds`: looks an expectation type up, or says
+    why it has no place here.
+    """
     data = _json(path)
     problems: list[DeclarationError] = []
 
@@ -90,10 +111,12 @@ def read_suite(path: Path, dataset: Dataset) -> Suite:
     listed = data.get("expectations") if isinstance(data, dict) else None
     rules: dict[str, Rule] = {}
     for position, item in enumerate(listed if isinstance(listed, list) else []):
-        rule = attempt(lambda item=item: _rule(item, dataset), rule=_name(item, position))  # type: ignore[misc]
+        rule = attempt(lambda item=item: _rule(item, dataset, datasets, kinds), rule=_name(item, position))  # type: ignore[misc]
         if rule is not None and rule.name in rules:
             twice = _fault(
-                "two rules have the same name", "两条规则同名", "给其中一条加上 id / give one of them an `id`"
+                "two rules have the same name",
+                "两条规则同名",
+                "给其中一条加上 id（UUID）/ give one of them an `id`, a UUID",
             )
             problems.append(twice)
             twice.at(file=path, dataset=dataset.name, rule=rule.name)
@@ -189,12 +212,15 @@ def _records(meta: Any) -> int:
 
 
 def _name(item: Any, position: int) -> str:
-    """`type(column, …)` and `#id`: how a rule is named in errors and rejects."""
+    """`type(column, …)`, then its check as `[kind]` and its id as `#id`: how a rule is named in errors and rejects."""
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
         return f"#{position + 1}"
     kwargs = item.get("kwargs")
     columns = ", ".join(str(name) for name in _columns(kwargs)) if isinstance(kwargs, dict) else ""
-    return f"{item['type']}({columns})" + (f"#{item['id']}" if item.get("id") else "")
+    meta = item.get("meta")
+    check = meta.get("check") if isinstance(meta, dict) else None
+    kind = f"[{check['kind']}]" if isinstance(check, dict) and isinstance(check.get("kind"), str) else ""
+    return f"{item['type']}({columns}){kind}" + (f"#{item['id']}" if item.get("id") else "")
 
 
 def _columns(kwargs: dict[str, Any]) -> Iterator[Any]:
@@ -206,13 +232,19 @@ def _columns(kwargs: dict[str, Any]) -> Iterator[Any]:
         yield from listed
 
 
-def _rule(item: Any, dataset: Dataset) -> Rule:
+def _rule(item: Any, dataset: Dataset, datasets: Mapping[str, Dataset] | None, kinds: Callable[[str], Kind]) -> Rule:
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
         raise _fault("an expectation needs a `type`", "规则需要 type")
     unknown = sorted(set(item) - _RULE_WORDS)
     if unknown:
         raise _unknown_words(unknown, _RULE_WORDS)
-    kind, kwargs = kind_of(item["type"]), item.get("kwargs")
+    if item.get("id") is not None and not _is_uuid(item["id"]):
+        raise _fault(
+            f"the id {item['id']!r} is not a UUID, so Great Expectations will not load the suite",
+            f"id {item['id']!r} 不是 UUID，Great Expectations 无法加载",
+            f"删去 id，或写 / delete it, or write: {uuid.uuid5(uuid.NAMESPACE_OID, str(item['id']))}",
+        )
+    kind, kwargs = kinds(item["type"]), item.get("kwargs")
     if not isinstance(kwargs, dict):
         raise _fault("kwargs is not an object", "kwargs 不是对象")
     columns = _checked_columns(kind, kwargs, dataset)
@@ -229,7 +261,17 @@ def _rule(item: Any, dataset: Dataset) -> Rule:
             "Great Expectations 1.24 会忽略此类规则的 row_condition",
             "去掉 row_condition / delete the row_condition",
         )
-    shown = (*columns, *(condition.columns if condition else ()))
+    meta = item.get("meta")
+    asked = meta.get("check") if isinstance(meta, dict) else None
+    check = parse_check(asked, item["type"], columns[0], dataset, datasets) if columns else None
+    if asked is not None and check is None:
+        raise _fault(
+            "a rule on the whole table takes no check",
+            "整表规则不能带 check",
+            "删去 meta.check / delete `meta.check`",
+        )
+    further = check.columns if check else ()
+    shown = (*columns, *further, *(condition.columns if condition else ()))
     zh, en = (_reason(item, language, empty, shown) for language, empty in (("zh", "空"), ("en", "empty")))
     return Rule(
         _name(item, 0),
@@ -242,7 +284,15 @@ def _rule(item: Any, dataset: Dataset) -> Rule:
         condition,
         zh,
         en,
+        check,
     )
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(uuid.UUID(value))
+    except ValueError:
+        return False
 
 
 def _checked_columns(kind: Kind, kwargs: dict[str, Any], dataset: Dataset) -> tuple[str, ...]:

@@ -32,6 +32,21 @@ Probes every node cheaply on schedule and wakes the hops only of regions that ma
 """
 
 
+def quality_doc(dataset: Dataset, schedule: str) -> str:
+    """A quality report's page."""
+    return f"""### {dataset.label}：质量报告 / quality report
+
+按计划（`{schedule}`）用 Great Expectations 检查每个节点现存的全部数据，比例与趋势记入台账，并发布静态页面；页面与日志只有条数，不含任何记录内容。
+不隔离、不退回、不修改任何记录。读不到的节点不影响其他节点，页面保留其上次结果。
+
+Judges all that each node holds on schedule, keeps shares and their trend in the ledger and publishes static pages. Pages and logs
+hold counts only. It quarantines, returns and changes nothing. A node that does not answer stops no other and keeps its last result.
+
+- 手动运行 / by hand: Trigger → 区划 / regions，或 / or `fedsync quality run {dataset.name} --region CODE`
+- 趋势 / trend: `fedsync quality trend {dataset.name}`
+"""
+
+
 def replay_doc() -> str:
     """The replay DAG's page."""
     return "### 隔离重放 / replay\n\n下次运行时重新读取并判定一条被隔离的记录。/ At its link's next run the record is read and judged anew.\n"

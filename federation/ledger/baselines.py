@@ -1,9 +1,12 @@
 """Baselines (基线): what both ends of a link last agreed on, as immutable Parquet files on any fsspec location.
 
-A baseline is a set of hash buckets: key + one 16-byte fingerprint per group + when (milliseconds since 1970 UTC) the key was
-last settled: the receipt that both ends then held this version. A change rewrites only the buckets it touches,
-always under new names; the link's row in the ledger points to the current set (the *manifest*), and moves in the settling
-transaction. Files that no manifest names are collected once they are old enough that no reader can still want them.
+A baseline is a set of hash buckets: key + one 16-byte fingerprint per group + `at`, since when (milliseconds since 1970 UTC) both
+ends agree on exactly these fingerprints: the record's receipt. A run that settles a key without agreeing on anything new (what
+the gate stopped, what waits for a ruling) leaves `at` as it was. A change rewrites only the buckets it touches, or, where these hold
+much more than it changes, adds a file of *news* (the changed keys, with `gone` for what left), which stands above the buckets until
+it is worth while to fold all news in. Files always get new names; the link's row in the ledger points to the current set (the
+*manifest*), and moves in the settling transaction. Files that no manifest names are collected once they are old enough that no reader
+can still want them.
 """
 
 from __future__ import annotations
@@ -11,33 +14,41 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from federation.merge import Advance
-from federation.vector import tables
+from federation.vector import query
 
 BUCKET_ROWS = 100_000
 """Rows per bucket that a baseline grows towards before it is split further."""
+NEWS_SHARE = 8
+"""News are kept apart while they are at most one part in so many of the whole."""
+NEWS_FILES = 32
+"""Files of news that a reader is made to open at most."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Which files make up a baseline. `groups`: group → hash of its field list; `files`: bucket → path under the root."""
+    """Which files make up a baseline. `groups`: group → hash of its field list; `files`: bucket → path under the root; `news`: paths,
+    the newest last, with `news_rows` rows in all; `rows`: keys that are agreed on."""
 
     groups: dict[str, str]
     buckets: int
     files: dict[int, str]
     rows: int
+    news: tuple[str, ...] = ()
+    news_rows: int = 0
 
     def dump(self) -> str:
         """As kept in the ledger."""
-        return json.dumps({"groups": self.groups, "buckets": self.buckets, "files": self.files, "rows": self.rows})
+        return json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, text: str | None) -> Manifest:
@@ -45,7 +56,9 @@ class Manifest:
         if not text:
             return cls({}, 1, {}, 0)
         held = json.loads(text)
-        return cls(held["groups"], held["buckets"], {int(k): v for k, v in held["files"].items()}, held["rows"])
+        files = {int(bucket): path for bucket, path in held["files"].items()}
+        news, news_rows = tuple(held.get("news", ())), held.get("news_rows", 0)
+        return cls(held["groups"], held["buckets"], files, held["rows"], news, news_rows)
 
 
 class Baselines:
@@ -54,32 +67,51 @@ class Baselines:
     def __init__(self, root: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(root)
 
-    def read(self, manifest: Manifest, groups: Mapping[str, str]) -> pa.Table:
-        """key + fp_<group> for these groups (name → hash of the field list); null where a group was agreed on otherwise."""
-        return self._table([manifest.files[bucket] for bucket in sorted(manifest.files)], manifest, groups)
+    def read(self, manifest: Manifest, groups: Mapping[str, str], *, timed: bool = False) -> pa.Table:
+        """key + fp_<group> for these groups (name → hash of the field list); null where a group was agreed on otherwise.
+
+        `timed`: with a column `at`."""
+        return self._whole(manifest, groups).select(_names(groups, timed))
 
     def pick(self, manifest: Manifest, groups: Mapping[str, str], keys: pa.Array, *, timed: bool = False) -> pa.Table:
-        """`read` for some keys only, reading no bucket without need. `timed`: with a column `at`."""
-        buckets = set(_bucket_of(keys, manifest.buckets).to_pylist()) if len(keys) < manifest.rows else manifest.files
-        paths = [manifest.files[bucket] for bucket in sorted(buckets) if bucket in manifest.files]
-        held = self._table(paths, manifest, groups, timed=timed)
-        return held.filter(pc.is_in(held.column("key"), keys))
+        """`read` for some keys only, reading no bucket without need."""
+        return self._whole(manifest, groups, keys).select(_names(groups, timed))
 
-    def write(self, link_id: str, manifest: Manifest, groups: Mapping[str, str], change: Advance, at: int) -> Manifest:
-        """Apply a change settled at `at` (ms); returns the next manifest. The old files stay until collected."""
+    def write(
+        self,
+        link_id: str,
+        manifest: Manifest,
+        groups: Mapping[str, str],
+        change: Advance,
+        at: int,
+        known: pa.Table | None = None,
+    ) -> Manifest:
+        """Apply a change settled at `at` (ms); returns the next manifest. The old files stay until collected.
+
+        `known`: what `read` or `pick` returned, timed, for all the keys that change, if that was asked already.
+        """
         changed = pa.concat_arrays([change.upserts.column("key").combine_chunks(), change.removed])
-        buckets = _buckets_for(manifest.rows + change.upserts.num_rows)
-        if dict(groups) != manifest.groups or buckets > manifest.buckets:
-            paths = [manifest.files[bucket] for bucket in sorted(manifest.files)]
-            touched, old = list(range(buckets)), self._table(paths, manifest, groups, timed=True)
-            files: dict[int, str] = {}
-        elif len(changed) == 0:
+        same = (
+            dict(groups) == manifest.groups
+            and _buckets_for(manifest.rows + change.upserts.num_rows) <= manifest.buckets
+        )
+        if same and not len(changed):
             return manifest
-        else:
+        touched = sorted(set(_bucket_of(changed, manifest.buckets).to_pylist()))
+        if same and self._apart(manifest, len(changed), len(touched)):
+            old = self.pick(manifest, groups, changed, timed=True) if known is None else _only(known, changed)
+            fresh = _merged(old, change, changed, at)
+            path = self._store(link_id, _news(fresh, change.removed))
+            news, count = (*manifest.news, path), manifest.news_rows + len(changed)
+            return replace(manifest, rows=manifest.rows - old.num_rows + fresh.num_rows, news=news, news_rows=count)
+        if same and not manifest.news:
+            files = {bucket: path for bucket, path in manifest.files.items() if bucket not in touched}
             buckets = manifest.buckets
-            touched = sorted(set(_bucket_of(changed, buckets).to_pylist()))
-            old = self._table([manifest.files[b] for b in touched if b in manifest.files], manifest, groups, timed=True)
-            files = {b: path for b, path in manifest.files.items() if b not in touched}
+            old = self._table([manifest.files[b] for b in touched if b in manifest.files], manifest, groups)
+        else:
+            buckets = max(manifest.buckets, _buckets_for(manifest.rows + change.upserts.num_rows))
+            files, touched = {}, list(range(buckets))
+            old = self.read(manifest, groups, timed=True)
         fresh = _merged(old, change, changed, at)
         numbers = _bucket_of(fresh.column("key").combine_chunks(), buckets)
         for bucket in touched:
@@ -93,7 +125,7 @@ class Baselines:
         folder = f"{self._root}/{link_id}"
         if not self._fs.exists(folder):
             return 0
-        named = {path.rsplit("/", 1)[-1] for path in keep.files.values()}
+        named = {path.rsplit("/", 1)[-1] for path in (*keep.files.values(), *keep.news)}
         gone = 0
         for entry in self._fs.ls(folder, detail=True):
             made = entry.get("mtime") or entry.get("created") or 0
@@ -112,15 +144,44 @@ class Baselines:
         with self._fs.open(f"{self._root}/{path}", "rb") as file:
             return pq.read_table(file)
 
+    @staticmethod
+    def _apart(manifest: Manifest, changed: int, touched: int) -> bool:
+        """Whether a change is better kept as news than folded into the buckets that it touches."""
+        room = len(manifest.news) < NEWS_FILES and (manifest.news_rows + changed) * NEWS_SHARE <= manifest.rows
+        return room and manifest.buckets > 1 and changed * NEWS_SHARE <= manifest.rows * touched // manifest.buckets
+
+    def _whole(self, manifest: Manifest, groups: Mapping[str, str], keys: pa.Array | None = None) -> pa.Table:
+        """What the manifest's files say together, timed, of these keys (None: of all)."""
+        buckets: Collection[int] = manifest.files
+        if keys is not None and len(keys) < manifest.rows:
+            buckets = set(_bucket_of(keys, manifest.buckets).to_pylist())
+        paths = [manifest.files[bucket] for bucket in sorted(buckets) if bucket in manifest.files]
+        held = _only(self._table(paths, manifest, groups), keys)
+        if not manifest.news:
+            return held
+        news = _only(self._newest(manifest, groups), keys)
+        held = held.filter(pc.invert(pc.is_in(held.column("key"), news.column("key").combine_chunks())))
+        return pa.concat_tables([held, news.filter(pc.invert(news.column("gone"))).select(held.column_names)])
+
+    def _newest(self, manifest: Manifest, groups: Mapping[str, str]) -> pa.Table:
+        """The last word on each key that the news speak of."""
+        told = self._table(manifest.news, manifest, groups, news=True)
+        if len(manifest.news) == 1:
+            return told
+        numbered = told.append_column("n", pa.array(np.arange(told.num_rows)))
+        last = "SELECT * EXCLUDE (n) FROM told QUALIFY row_number() OVER (PARTITION BY key ORDER BY n DESC) = 1"
+        return query(last, told=numbered).cast(told.schema)
+
     def _table(
-        self, paths: Sequence[str], manifest: Manifest, groups: Mapping[str, str], *, timed: bool = False
+        self, paths: Sequence[str], manifest: Manifest, groups: Mapping[str, str], *, news: bool = False
     ) -> pa.Table:
-        fields = [("key", pa.string()), *((f"fp_{name}", pa.binary()) for name in groups)]
-        schema = pa.schema([*fields, ("at", pa.int64())] if timed else fields)
+        """The files one after the other, with `at`, and of `news` with `gone`."""
+        fields = [("key", pa.string()), *((f"fp_{name}", pa.binary()) for name in groups), ("at", pa.int64())]
+        schema = pa.schema([*fields, ("gone", pa.bool_())] if news else fields)
         parts = []
         for path in paths:
             with self._fs.open(f"{self._root}/{path}", "rb") as file:
-                parts.append(pq.read_table(file))
+                parts.append(pq.ParquetFile(file).read())  # `read_table` is made for folders, and costs twice as much
         if not parts:
             return schema.empty_table()
         held = pa.concat_tables(parts, promote_options="default")
@@ -128,16 +189,14 @@ class Baselines:
         for name, meaning in groups.items():
             same = manifest.groups.get(name) == meaning
             columns.append(held.column(f"fp_{name}") if same else pa.nulls(held.num_rows, pa.binary()))
-        if timed:
-            known = "at" in held.column_names
-            columns.append(held.column("at") if known else pa.nulls(held.num_rows, pa.int64()))
-        return pa.table(columns, schema=schema)
+        columns.append(held.column("at") if "at" in held.column_names else pa.nulls(held.num_rows, pa.int64()))
+        return pa.table([*columns, held.column("gone")] if news else columns, schema=schema)
 
     def _store(self, link_id: str, part: pa.Table) -> str:
         path = f"{link_id}/{uuid.uuid4().hex}.parquet"
         self._fs.makedirs(f"{self._root}/{link_id}", exist_ok=True)
         with self._fs.open(f"{self._root}/{path}", "wb") as file:
-            pq.write_table(part, file, compression="zstd", use_dictionary=False)
+            pq.write_table(part, file, compression="lz4", use_dictionary=False, write_statistics=False)
         return path
 
 
@@ -151,14 +210,35 @@ def _buckets_for(rows: int) -> int:
 def _bucket_of(keys: pa.Array, buckets: int) -> pa.Array:
     if buckets == 1:
         return pa.array([0] * len(keys), pa.int64())
-    with tables(k=pa.table({"key": keys, "n": pa.array(range(len(keys)))})) as engine:
-        found = engine.sql(f"SELECT CAST('0x' || left(sha256(key), 6) AS BIGINT) % {buckets} AS b FROM k ORDER BY n")
-        return found.to_arrow_table().column("b").combine_chunks()
+    # DuckDB keeps the order of what it only maps
+    found = query(
+        f"SELECT CAST('0x' || left(sha256(key), 6) AS BIGINT) % {buckets} AS b FROM k", k=pa.table({"key": keys})
+    )
+    return found.column("b").combine_chunks()
+
+
+def _names(groups: Mapping[str, str], timed: bool) -> list[str]:
+    return ["key", *(f"fp_{name}" for name in groups), *(["at"] if timed else [])]
+
+
+def _only(held: pa.Table, keys: pa.Array | None) -> pa.Table:
+    return held if keys is None else held.filter(pc.is_in(held.column("key"), keys))
+
+
+def _news(fresh: pa.Table, removed: pa.Array) -> pa.Table:
+    told = fresh.append_column("gone", pa.repeat(False, fresh.num_rows))
+    gone = pa.table({"key": removed, "gone": pa.repeat(True, len(removed))})
+    return pa.concat_tables([told, gone], promote_options="default")
 
 
 def _merged(old: pa.Table, change: Advance, changed: pa.Array, at: int) -> pa.Table:
-    stamped = change.upserts.append_column("at", pa.array([at] * change.upserts.num_rows, pa.int64()))
-    with tables(old=old, fresh=stamped, changed=pa.table({"key": changed})) as engine:
-        return engine.sql(
-            "SELECT * FROM old ANTI JOIN changed USING (key) UNION ALL BY NAME SELECT * FROM fresh ORDER BY key"
-        ).to_arrow_table()
+    names = [name for name in change.upserts.column_names if name != "key"]
+    same = " AND ".join(["o.key IS NOT NULL", *(f"o.{name} IS NOT DISTINCT FROM f.{name}" for name in names)])
+    return query(
+        f"""SELECT * FROM old ANTI JOIN changed USING (key)
+            UNION ALL BY NAME
+            SELECT f.* REPLACE (CASE WHEN {same} THEN o."at" ELSE f."at" END AS "at") FROM fresh f LEFT JOIN old o ON o.key = f.key""",
+        old=old,
+        fresh=change.upserts.append_column("at", pa.repeat(pa.scalar(at, pa.int64()), change.upserts.num_rows)),
+        changed=pa.table({"key": changed}),
+    )

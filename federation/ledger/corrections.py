@@ -75,6 +75,7 @@ class Correction:
     proposed_fp: bytes | None
     basis_fp: bytes | None
     group_fp: bytes | None
+    asked_fp: bytes | None
     state: str
     checked: bool | None
     applied: bool | None
@@ -225,7 +226,8 @@ class Corrections:
 
     def retarget(self, connection: Connection, correction: Correction, target: str) -> None:
         """The record moved: another node is the authority now."""
-        self._set(connection, [correction.correction_id], target=target, state="raised", checked=False)
+        moved = {"target": target, "state": "raised", "checked": False, "asked_fp": None}
+        self._set(connection, [correction.correction_id], **moved)
 
     def settle(
         self,
@@ -253,9 +255,9 @@ class Corrections:
         )
         self.ledger.audit(connection, actor, f"correction.{state}", correction.correction_id)
 
-    def checked(self, connection: Connection, correction: Correction) -> None:
-        """It was compared with the authority's value, and still is a question."""
-        self._set(connection, [correction.correction_id], checked=True)
+    def checked(self, connection: Connection, correction: Correction, asked: bytes | None = None) -> None:
+        """It was compared with the authority's value, and still is a question: to replace what stands there (`asked`)."""
+        self._set(connection, [correction.correction_id], checked=True, asked_fp=asked)
 
     def applied(self, correction: Correction) -> None:
         """An accepted proposal was written at the authority."""
@@ -264,12 +266,10 @@ class Corrections:
 
     def restored(self, connection: Connection, link_id: str, keys: Collection[str]) -> None:
         """After a refusal, the proposing end holds the authority's value again: the same proposal may be made anew."""
-        for part in chunks(list(keys), 500):
-            connection.execute(
-                update(table)
-                .where(table.c.link_id == link_id, table.c.key.in_(part), table.c.state.in_(REFUSED))
-                .values(restored=True)
-            )
+        mine = (table.c.link_id == link_id) & table.c.state.in_(REFUSED) & table.c.restored.is_(False)
+        standing = set(connection.scalars(select(table.c.key).where(mine)))
+        for part in chunks(sorted(standing.intersection(keys)), 500):
+            connection.execute(update(table).where(mine, table.c.key.in_(part)).values(restored=True))
 
     def refused(self, link_id: str) -> list[Correction]:
         """Proposals of this link that were turned down and may still stand where they were made."""

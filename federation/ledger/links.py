@@ -18,6 +18,7 @@ from federation.ledger.schema import link as table
 from federation.ledger.schema import run as run_table
 from federation.ledger.store import Ledger, chunks, rows
 from federation.outcome import Outcome
+from federation.processes import alive
 
 LEASE = timedelta(minutes=15)
 """How long a lease lasts; a runner that died is taken over after that, or at once by the next process on its machine."""
@@ -113,7 +114,7 @@ class Links:
         with self.ledger.transaction() as connection:
             found = self._find(connection, link.id)
             assert found is not None
-            if found.holder and found.lease_until and found.lease_until > now and not _dead(found.holder):
+            if working(found, now):
                 raise LeaseHeld(
                     f"{found.holder} works on this link until {found.lease_until:%H:%M:%S}",
                     "另一进程正在同步此链路",
@@ -211,15 +212,13 @@ class Links:
         return LinkState(**found[0]) if found else None
 
 
+def working(state: LinkState, now: datetime) -> bool:
+    """Whether a runner is at work on a link, as far as can be told: its lease stands, and it is not known to have died."""
+    leased = state.holder is not None and state.lease_until is not None and state.lease_until > now
+    return leased and not _dead(state.holder or "")
+
+
 def _dead(holder: str) -> bool:
     """Whether the holder was a process of this machine that no longer runs; of another machine, nobody can tell."""
     host, pid, _ = holder.rsplit(":", 2)
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, ValueError):
-        return False
-    return False
+    return host == socket.gethostname() and pid.isdigit() and not alive(int(pid))

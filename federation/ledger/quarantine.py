@@ -8,27 +8,39 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
-from federation import canonical
 from federation.config import Link
 from federation.contract import Dataset
 from federation.errors import FedsyncError
 from federation.ledger.schema import quarantine as table
-from federation.ledger.store import Ledger, rows
+from federation.ledger.store import Ledger, chunks, rows
 from federation.reading import KEY, Reading
 from federation.regions import Region
 from federation.secrets import Keyring
 
 OPEN = ("open", "replay")
+PURGED = ("内容已超过保存期限，已清除", "its content is past its retention and was emptied")
+"""What stands for the reason of an item whose payload was purged."""
+NOWHERE = "nowhere"
+"""`Item.shown` of an origin whose system has no place for returns."""
+
+_ENDED = and_(table.c.state.not_in(OPEN), table.c.shown.in_(OPEN))
+"""Shown to people, and closed since."""
+_UNTOLD = or_(
+    _ENDED,
+    and_(
+        table.c.state.in_(OPEN),
+        or_(table.c.shown.is_(None), and_(table.c.shown != table.c.state, table.c.shown != NOWHERE)),
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Fault:
     """A record to set aside. `link_id`: the link (or node) that found it; `origin`: the region whose people can mend it.
 
-    `payload`: the record, which also identifies the version, so that seeing it again changes nothing.
+    `payload`: the record, which also identifies the version, so that seeing it again changes nothing. `fields`: what the reason may quote.
     """
 
     link_id: str
@@ -41,6 +53,7 @@ class Fault:
     reason_zh: str
     reason_en: str
     payload: dict[str, Any]
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,17 @@ class Item:
     last_seen: datetime
     state: str
     closed: datetime | None
+    shown: str | None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What an item sealed: the record as it was, and why it was set aside. For people's eyes only."""
+    """What an item sealed: the record as it was, and why it was set aside, in words that may quote `fields`. For people's eyes only."""
 
     record: dict[str, Any]
     reason_zh: str
     reason_en: str
+    fields: tuple[str, ...]
 
 
 class Quarantine:
@@ -89,13 +104,19 @@ class Quarantine:
         for fault in faults:
             item_id = self.item_id(fault)
             entered.add(item_id)
-            seen = update(table).where(table.c.item_id == item_id).values(last_seen=now, state="open", closed=None)
+            full = (table.c.item_id == item_id, table.c.payload != b"")
+            seen = update(table).where(*full).values(last_seen=now, state="open", closed=None)
             if connection.execute(seen).rowcount:
                 continue
-            sealed = _json({"record": fault.payload, "zh": fault.reason_zh, "en": fault.reason_en})
+            sealed = _json(
+                {"record": fault.payload, "zh": fault.reason_zh, "en": fault.reason_en, "fields": fault.fields}
+            )
             names = ("link_id", "dataset", "direction", "origin", "key", "field", "rule")
             values = {name: getattr(fault, name) for name in names}
             payload = self._keyring.encrypt(sealed.encode(), item_id)
+            purged = update(table).where(table.c.item_id == item_id)
+            if connection.execute(purged.values(payload=payload, last_seen=now, state="open", closed=None)).rowcount:
+                continue
             connection.execute(
                 table.insert().values(
                     **values, item_id=item_id, payload=payload, first_seen=now, last_seen=now, state="open"
@@ -104,16 +125,17 @@ class Quarantine:
         return entered
 
     def release(
-        self, connection: Connection, link_id: str, direction: str, keys: Collection[str] | None, still: Collection[str]
+        self, connection: Connection, link_id: str, direction: str, reading: Reading, still: Collection[str]
     ) -> int:
-        """Close what a link (or node) holds in a direction, for these keys (None: all), except the items in `still`."""
+        """Close what a link (or node) holds in a direction, of the records that a reading speaks of, except the items in `still`."""
         held = rows(
             connection,
             select(table.c.item_id, table.c.key).where(
                 table.c.link_id == link_id, table.c.direction == direction, table.c.state.in_(OPEN)
             ),
         )
-        done = [row["item_id"] for row in held if row["item_id"] not in still and (keys is None or row["key"] in keys)]
+        spoken = _spoken(reading, {row["key"] for row in held})
+        done = [row["item_id"] for row in held if row["item_id"] not in still and row["key"] in spoken]
         for item_id in done:
             connection.execute(
                 update(table).where(table.c.item_id == item_id).values(state="released", closed=self.ledger.clock())
@@ -133,8 +155,8 @@ class Quarantine:
         """Enter what one link run set aside, and close what it found mended; returns how many were closed."""
         still = self.record(connection, [*faults, *unreadable])
         return (
-            self.release(connection, link.id, "down", _seen(upper), still)
-            + self.release(connection, link.id, "up", _seen(lower), still)
+            self.release(connection, link.id, "down", upper, still)
+            + self.release(connection, link.id, "up", lower, still)
             + self.release_read(connection, dataset, link.lower, lower, still)
         )
 
@@ -142,36 +164,34 @@ class Quarantine:
         self, connection: Connection, dataset: Dataset, region: Region, reading: Reading, still: Collection[str]
     ) -> int:
         """Close the rows of a node that could not be read before and now can."""
-        return self.release(connection, f"{dataset.name}/{region.code}", "read", _seen(reading), still)
+        return self.release(connection, f"{dataset.name}/{region.code}", "read", reading, still)
 
-    def returns(self, items: Collection[Item], dataset: Dataset) -> pa.Table:
-        """Items as a table of returns (退回): key columns + `canonical.REJECTS`, for `Connector.notify`."""
-        schema = canonical.reject_schema(dataset)
-        keys = (
-            canonical.key_table([None if item.rule == "key:missing" else item.key for item in items], dataset)
-            if items
-            else None
-        )
-        if keys is None:
-            return schema.empty_table()
-        lines = []
+    def returned_to(self, dataset: str, origin: str) -> list[Item]:
+        """What the people of a region are to be told, oldest first: all that stands, and what was shown to them and has ended since."""
+        mine = and_(table.c.dataset == dataset, table.c.origin == origin, or_(table.c.state.in_(OPEN), _ENDED))
+        with self.ledger.transaction() as connection:
+            found = rows(connection, select(table).where(mine).order_by(table.c.first_seen, table.c.item_id))
+        return [Item(**row) for row in found]
+
+    def untold(self, dataset: str) -> set[str]:
+        """The regions whose people do not know yet how their returns stand."""
+        statement = select(table.c.origin).where(table.c.dataset == dataset, _UNTOLD).distinct()
+        with self.ledger.transaction() as connection:
+            return {row["origin"] for row in rows(connection, statement)}
+
+    def told(self, items: Collection[Item], *, shown: bool) -> None:
+        """Note that the origin was told these; `shown`: whether it has a place for them."""
+        news: dict[str, list[str]] = {}
         for item in items:
-            opened = self.open(item)
-            value = opened.record.get(item.field or "", opened.record.get("value"))
-            lines.append(
-                {
-                    "locator": opened.record.get("locator"),
-                    "field": item.field,
-                    "value": None if value is None else str(value),
-                    "rule": item.rule,
-                    "reason_zh": opened.reason_zh,
-                    "reason_en": opened.reason_en,
-                }
-            )
-        beside = pa.Table.from_pylist(lines, schema=canonical.REJECTS)
-        for name in beside.column_names:
-            keys = keys.append_column(name, beside.column(name))
-        return keys.cast(schema)
+            state = "closed" if item.state not in OPEN else item.state if shown else NOWHERE
+            if item.shown != state:
+                news.setdefault(state, []).append(item.item_id)
+        if not news:
+            return
+        with self.ledger.transaction() as connection:
+            for state, ids in news.items():
+                for part in chunks(ids, 500):
+                    connection.execute(update(table).where(table.c.item_id.in_(part)).values(shown=state))
 
     def open_items(
         self,
@@ -179,6 +199,7 @@ class Quarantine:
         dataset: str | None = None,
         link_id: str | None = None,
         origin: str | None = None,
+        key: str | None = None,
         state: str | None = None,
     ) -> list[Item]:
         """What is set aside now, oldest first."""
@@ -187,9 +208,10 @@ class Quarantine:
             .where(table.c.state.in_(OPEN if state is None else (state,)))
             .order_by(table.c.first_seen, table.c.item_id)
         )
-        for column, value in ((table.c.dataset, dataset), (table.c.link_id, link_id), (table.c.origin, origin)):
+        wanted = {"dataset": dataset, "link_id": link_id, "origin": origin, "key": key}
+        for name, value in wanted.items():
             if value is not None:
-                statement = statement.where(column == value)
+                statement = statement.where(table.c[name] == value)
         with self.ledger.transaction() as connection:
             return [Item(**row) for row in rows(connection, statement)]
 
@@ -205,26 +227,42 @@ class Quarantine:
         return Item(**found[0])
 
     def open(self, item: Item) -> Opened:
-        """Unseal an item."""
+        """Unseal an item; of one whose payload was purged, nothing is left."""
+        if not item.payload:
+            return Opened({}, *PURGED, ())
         held = json.loads(self._keyring.decrypt(item.payload, item.item_id))
-        return Opened(held["record"], held["zh"], held["en"])
+        return Opened(held["record"], held["zh"], held["en"], tuple(held.get("fields") or _fields_of(item)))
 
     def replay(self, item: Item, actor: str) -> None:
         """Ask the link's next run to read this record again and to judge it anew."""
         with self.ledger.transaction() as connection:
-            connection.execute(
-                update(table).where(table.c.item_id == item.item_id, table.c.state == "open").values(state="replay")
-            )
+            self.ask_again(connection, item)
             self.ledger.audit(connection, actor, "quarantine.replay", item.item_id)
 
+    def ask_again(self, connection: Connection, item: Item) -> None:
+        """The same, inside the caller's transaction."""
+        connection.execute(
+            update(table).where(table.c.item_id == item.item_id, table.c.state == "open").values(state="replay")
+        )
 
-def _seen(reading: Reading) -> set[str] | None:
-    """The keys that a reading speaks of; None: all."""
-    if reading.complete:
-        return None
-    gone = set(reading.deleted.to_pylist())
-    return gone | set(reading.rows.column(KEY).to_pylist()) | set(reading.rejects.column(KEY).to_pylist())
+    def purge(self, connection: Connection, dataset: str, before: datetime) -> int:
+        """Empty the payloads of what was last seen before then (its line stays); returns how many."""
+        old = (table.c.dataset == dataset, table.c.last_seen < before, table.c.payload != b"")
+        return connection.execute(update(table).where(*old).values(payload=b"")).rowcount
+
+
+def _spoken(reading: Reading, keys: set[str]) -> set[str]:
+    """Which of these records a reading speaks of: it has them, or shows that the node does not."""
+    if reading.complete or not keys:
+        return keys
+    read = set(reading.rows.column(KEY).to_pylist()) | set(reading.rejects.column(KEY).to_pylist())
+    return (keys & (read | set(reading.deleted.to_pylist()))) | reading.absent(keys)
 
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _fields_of(item: Item) -> list[str]:
+    """Of an item that was sealed before the fields of its reason were."""
+    return [item.field] if item.field else []

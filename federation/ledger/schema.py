@@ -109,7 +109,30 @@ quarantine = Table(
     Column("last_seen", _TIME, nullable=False),
     Column("state", String(10), nullable=False, comment="open, replay, released"),
     Column("closed", _TIME),
+    Column(
+        "shown",
+        String(10),
+        comment="state that its origin was last told: open, replay, closed; nowhere: no place for it",
+    ),
     Index(None, "link_id", "direction", "state"),
+)
+
+waiver = Table(
+    "waiver",
+    metadata,
+    Column(
+        "waiver_id", String(32), primary_key=True, comment="keyed hash of the version of the record, and of the rule"
+    ),
+    Column("item_id", String(32), nullable=False, index=True, comment="the quarantined record that was waived"),
+    Column("link_id", String(100), nullable=False, comment="the link that had set it aside"),
+    Column("dataset", String(64), nullable=False, index=True),
+    Column("direction", String(4), nullable=False, comment="down, up"),
+    Column("key", Text, nullable=False),
+    Column("rule", String(200), nullable=False),
+    Column("waived_by", String(100), nullable=False, comment="who answers for it"),
+    Column("reason", LargeBinary, nullable=False, comment="encrypted"),
+    Column("until", Date, nullable=False, comment="the last day on which it may pass"),
+    Column("at", _TIME, nullable=False),
 )
 
 correction = Table(
@@ -129,6 +152,11 @@ correction = Table(
     Column("proposed_fp", LargeBinary, comment="fingerprint of the proposed values of the fields"),
     Column("basis_fp", LargeBinary, comment="fingerprint of the values that the proposal was made against"),
     Column("group_fp", LargeBinary, comment="fingerprint of the whole group at the end that proposes"),
+    Column(
+        "asked_fp",
+        LargeBinary,
+        comment="of a carried edit: fingerprint of what stood at the authority when last compared",
+    ),
     Column(
         "state",
         String(12),
@@ -200,6 +228,20 @@ waiting = Table(
     Column(
         "mark", String(64), nullable=False, comment="hash of what the links beyond had agreed on: another one wakes"
     ),
+)
+
+quality = Table(
+    "quality",
+    metadata,
+    Column("dataset", String(64), primary_key=True),
+    Column("region", String(12), primary_key=True, comment="the node that was examined"),
+    Column("checked_at", _TIME, primary_key=True),
+    Column("rule", String(200), primary_key=True),
+    Column("severity", String(10), nullable=False, comment="critical, warning, info"),
+    Column(
+        "evaluated", BigInteger, nullable=False, comment="records that the rule judged; 1 if it judges the whole table"
+    ),
+    Column("failing", BigInteger, nullable=False),
 )
 
 audit = Table(

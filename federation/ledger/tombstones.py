@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, delete, insert, select, update
 
 from federation.ledger.schema import tombstone as table
@@ -19,6 +20,8 @@ from federation.ledger.store import Ledger, chunks, rows
 KEPT = timedelta(days=30)
 """How long a tombstone stays after the last link acknowledged it, for `fedsync trace`."""
 GONE = ("deleted", "moved")
+AT_ONCE = 500
+"""Keys that one statement names."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,22 @@ class Tombstones:
     def acknowledge(self, connection: Connection, link_id: str, keys: Sequence[str]) -> None:
         """Note that this link has acted on whatever it owed for these keys, at either end."""
         now = self.ledger.clock()
-        for part in chunks(list(keys), 500):
+        for part in chunks(list(keys), AT_ONCE):
             connection.execute(
                 update(table)
                 .where(table.c.link_id == link_id, table.c.key.in_(part), table.c.acknowledged.is_(None))
                 .values(acknowledged=now)
             )
 
-    def returned(self, connection: Connection, dataset: str, region: str, keys: Sequence[str]) -> None:
-        """Records stand at a node again: what is still owed becomes `arrived`, the rest is over."""
-        for part in chunks(list(keys), 500):
-            here = (table.c.dataset == dataset) & (table.c.region == region) & table.c.key.in_(part)
-            gone = here & table.c.kind.in_(GONE)
+    def returned(self, connection: Connection, dataset: str, region: str, *known: pa.Array) -> None:
+        """Records (those whose key is among all the `known`) stand at a node again: what is still owed becomes `arrived`, the rest is
+        over."""
+        there = (table.c.dataset == dataset) & (table.c.region == region) & table.c.kind.in_(GONE)
+        keys = pa.array(connection.scalars(select(table.c.key).where(there).distinct()).all(), pa.string())
+        for some in known:
+            keys = keys.filter(pc.is_in(keys, some)) if len(keys) else keys
+        for part in chunks(keys.to_pylist(), AT_ONCE):
+            gone = there & table.c.key.in_(part)
             connection.execute(delete(table).where(gone, table.c.acknowledged.is_not(None)))
             connection.execute(update(table).where(gone).values(kind="arrived"))
 

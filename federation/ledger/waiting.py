@@ -34,6 +34,13 @@ class Waiting:
                 found[row["side"]].add(row["key"])
         return found
 
+    def about(self, dataset: str, key: str) -> list[tuple[str, SideName]]:
+        """(link, end) where one record waits."""
+        mine = table.c.link_id.startswith(f"{dataset}/", autoescape=True) & (table.c.key == key)
+        statement = select(table.c.link_id, table.c.side).where(mine).order_by(table.c.link_id, table.c.side)
+        with self.ledger.transaction() as connection:
+            return [(row["link_id"], row["side"]) for row in rows(connection, statement)]
+
     def marks(self) -> dict[tuple[str, SideName], str]:
         """(link, end) → the mark at which something began to wait there."""
         statement = select(table.c.link_id, table.c.side, table.c.mark).distinct()

@@ -33,11 +33,14 @@ def dags(declaration: Path) -> dict[str, Any]:
     return dict(found.dags)
 
 
-def test_a_dataset_has_one_dag_per_hop_and_a_sweep_whatever_its_number_of_nodes(dags: dict[str, Any]) -> None:
+def test_a_dataset_has_one_dag_per_hop_a_sweep_and_a_quality_report_whatever_its_number_of_nodes(
+    dags: dict[str, Any],
+) -> None:
     assert set(dags) == {
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("city_district", "district_street")),
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("street_community", "sweep")),
         *("work_order__city_street", "work_order__sweep", "fedsync__replay", "fedsync__release"),
+        *(f"{name}__quality" for name in ("resident", "visit", "work_order")),
     }
 
 
@@ -66,6 +69,17 @@ def test_a_sweep_keeps_the_federations_own_time(dags: dict[str, Any]) -> None:
     assert str(dags["resident__sweep"].timetable.timezone) == "Asia/Shanghai"
 
 
+def test_a_quality_report_keeps_the_federations_schedule_and_time_and_asks_for_regions(
+    declaration: Path,
+) -> None:
+    declaration.write_text("name: small\nquality: {schedule: '15 3 * * 1'}\n", encoding="utf-8")
+    dag = bag().dags["resident__quality"]
+    assert (dag.timetable.expression, str(dag.timetable.timezone)) == ("15 3 * * 1", "Asia/Shanghai")
+    assert dag.max_active_runs == 1
+    assert set(dag.tags) == {"fedsync", "resident", "quality"}
+    assert dag.params.get_param("regions").schema["type"] == "array"
+
+
 def test_no_task_announces_two_assets(dags: dict[str, Any]) -> None:
     for dag in dags.values():
         assert all(len(task.outlets) <= 1 for task in dag.tasks), dag.dag_id
@@ -81,12 +95,13 @@ def test_a_hop_hears_its_neighbours_and_the_sweep_and_an_upload_at_the_lowest_le
         assert heard - announced == ({"resident__community__from_below"} if lower == "community" else set())
 
 
-def test_a_run_whose_sync_failed_cannot_end_as_a_success(dags: dict[str, Any]) -> None:
+def test_a_run_whose_work_failed_cannot_end_as_a_success(dags: dict[str, Any]) -> None:
     """The state of a run is that of its leaves, and announcements succeed whatever happened before them."""
     for dag_id, dag in dags.items():
-        if "sync" not in dag.task_ids:
+        works = {"sync", "examine"} & set(dag.task_ids)
+        if not works:
             continue
-        leaves = [task for task in dag.leaves if "sync" in task.upstream_task_ids]
+        leaves = [task for task in dag.leaves if works & task.upstream_task_ids]
         assert any(task.trigger_rule in ("none_failed", "all_success") for task in leaves), dag_id
 
 

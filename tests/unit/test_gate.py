@@ -17,6 +17,7 @@ from federation.contract import Dataset
 from federation.errors import DeclarationError, GateError
 from federation.gate import Gate
 from federation.gate_regex import compile_pattern
+from tests.surroundings import Here
 
 ROOT = Path(__file__).parents[2]
 REASON = {"zh": "应合规，现为“{value}”", "en": "must be fit, it is {value!r}"}
@@ -263,6 +264,7 @@ WRONG = {
     "a condition on an unknown field": expectation("expect_column_values_to_be_unique", column="phone", row_condition="nobody == 'x'", condition_parser="pandas"),
     "a condition that cannot be parsed": expectation("expect_column_values_to_be_unique", column="phone", row_condition="name ==", condition_parser="pandas"),
     "a condition that great expectations ignores": expectation("expect_column_pair_values_to_be_in_set", column_A="phone", column_B="name", value_pairs_set=[["1", "a"]], row_condition="name == 'a'", condition_parser="pandas"),
+    "an id that great expectations does not load": {**PHONE, "id": "phone"},
     "a suite parameter": expectation("expect_column_values_to_be_between", column="age", min_value={"$PARAMETER": "low"}),
 }  # fmt: skip
 
@@ -340,6 +342,7 @@ def test_a_rule_that_great_expectations_cannot_evaluate_is_an_error_and_not_bad_
     with pytest.raises(GateError) as raised:
         gate(tmp_path, rule, PHONE).check(rows({"phone": "not json"}))
 
+    assert "not json" not in f"{raised.value!r} {raised.value.__cause__!r}", "an error that is logged quotes no record"
     assert raised.value.where["rule"] == "expect_column_values_to_match_json_schema(phone)"
     assert raised.value.where["file"] == tmp_path / "resident.json"
 
@@ -362,11 +365,11 @@ assert "great_expectations" not in sys.modules
 
 
 def test_the_known_kinds_and_their_arguments_are_those_of_great_expectations() -> None:
-    from federation.gate_expectations import _batches, _quiet
+    from federation.gate_expectations import batches, quiet
     from federation.gate_kinds import ROW_KINDS
 
-    _batches()
-    with _quiet():
+    batches()
+    with quiet():
         import great_expectations.expectations.core as core
         from great_expectations.expectations.expectation import BatchExpectation
 
@@ -413,7 +416,7 @@ def test_the_shipped_suites_load_and_are_compiled_throughout(name: str) -> None:
 
 
 GOOD: dict[str, dict[str, Any]] = {
-    "resident": {"name": "张三", "id_number": "11010119900101001X", "gender": "男", "birth_date": date(1990, 1, 1), "address": "幸福路 1 号", "community_code": "110101001001", "phone": None, "care_level": "无"},
+    "resident": {"name": "张三", "id_number": "119900199001010010", "gender": "男", "birth_date": date(1990, 1, 1), "address": "幸福路 1 号", "community_code": "110101001001", "phone": None, "care_level": "无"},
     "work_order": {"title": "路灯不亮", "content": "路灯不亮", "category": "市政", "caller_phone": "13800000000", "street_code": "110101001000", "dispatched_at": datetime(2026, 1, 1, tzinfo=UTC), "status": "待办"},
     "visit": {"resident_id": "a", "community_code": "110101001001", "visited_on": date(2026, 1, 1), "visitor": "李四", "summary": "一切安好"},
     "facility": {"name": "食堂", "kind": "养老", "address": "幸福路 2 号", "community_code": "110101001001", "capacity": 0, "opened_on": None},
@@ -421,14 +424,23 @@ GOOD: dict[str, dict[str, Any]] = {
 BAD = [
     ("resident", {"phone": "2380000000"}, "phone", "critical"),
     ("resident", {"phone": "１3800000000"}, "phone", "critical"),
-    ("resident", {"id_number": "11010119900101001x"}, "id_number", "critical"),
-    ("resident", {"birth_date": date(1026, 1, 1)}, "birth_date", "critical"),
+    ("resident", {"id_number": "11990019900101001x"}, "id_number", "critical"),
+    ("resident", {"id_number": "119900199001010011"}, "id_number", "critical"),
+    ("resident", {"birth_date": date(1990, 1, 2)}, "id_number", "warning"),
+    ("resident", {"birth_date": date(1026, 1, 1), "id_number": None}, "birth_date", "critical"),
+    ("resident", {"birth_date": date(2026, 3, 2), "id_number": None}, "birth_date", "critical"),
+    ("resident", {"community_code": "110101001000"}, "community_code", "critical"),
     ("resident", {"community_code": "1101010010"}, "community_code", "critical"),
     ("resident", {"care_level": "重点"}, "care_note", "warning"),
     ("work_order", {"status": "退回"}, "return_reason", "critical"),
     ("work_order", {"status": None}, "status", "critical"),
     ("visit", {"summary": "长" * 501}, "summary", "critical"),
     ("visit", {"summary": None}, "summary", "critical"),
+    ("visit", {"resident_id": "b"}, "resident_id", "warning"),
+    ("visit", {"visited_on": date(2026, 3, 2)}, "visited_on", "critical"),
+    ("work_order", {"street_code": "110101001001"}, "street_code", "critical"),
+    ("work_order", {"caller_phone": "12345"}, "caller_phone", "warning"),
+    ("work_order", {"dispatched_at": datetime(2026, 3, 2, tzinfo=UTC)}, "dispatched_at", "warning"),
     ("visit", {"reply": "好"}, "replied_by", "warning"),
     ("facility", {"capacity": 100001}, "capacity", "critical"),
     ("facility", {"capacity": -1}, "capacity", "critical"),
@@ -439,13 +451,17 @@ BAD = [
 def test_a_good_record_passes_the_shipped_suite_unmarked(name: str) -> None:
     built = Gate.load(ROOT / "expectations" / f"{name}.json", SAMPLES[name])
 
-    assert built.check(rows(GOOD[name], of=SAMPLES[name])).failures.to_pylist() == []
+    assert (
+        built.check(rows(GOOD[name], of=SAMPLES[name]), None, Here(people=frozenset({"a"}))).failures.to_pylist() == []
+    )
 
 
 @pytest.mark.parametrize(("name", "change", "field", "severity"), BAD)
 def test_the_shipped_suite_finds_each_fault(name: str, change: dict[str, Any], field: str, severity: str) -> None:
     built = Gate.load(ROOT / "expectations" / f"{name}.json", SAMPLES[name])
 
-    found = built.check(rows({**GOOD[name], **change}, of=SAMPLES[name])).failures.to_pylist()
+    found = built.check(
+        rows({**GOOD[name], **change}, of=SAMPLES[name]), None, Here(people=frozenset({"a"}))
+    ).failures.to_pylist()
 
     assert [(line["field"], line["severity"]) for line in found] == [(field, severity)]

@@ -21,6 +21,7 @@ OLD = {
     "raised",
     "last_seen",
 }
+LATER = {"asked_fp"}
 
 
 def upgrade() -> None:
@@ -28,7 +29,7 @@ def upgrade() -> None:
     with op.batch_alter_table("correction") as batch:
         batch.alter_column("state", type_=sa.String(12), existing_type=sa.String(10), existing_nullable=False)
         for column in schema.correction.columns:
-            if column.name not in OLD:
+            if column.name not in OLD | LATER:
                 batch.add_column(sa.Column(column.name, column.type, nullable=True))
         batch.create_index("ix_correction_at", ["at"])
         batch.create_index("ix_correction_dataset_closed", ["dataset", "closed"])
