@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from federation.errors import AccountingError
 from federation.merge import Plan
 from federation.sides import End
-from federation.vector import tables
+from federation.vector import query
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,9 @@ def _fates(
     raises = " OR ".join(
         f"'{side}' IN (raise_{group.name}, lost_{group.name}, carry_{group.name})" for group in plan.groups
     )
-    with tables(
-        side=end.side.rows,
-        decisions=plan.decisions,
-        waiting=plan.waiting,
-        agreed=pa.table({"key": agreed}),
-        bd=pa.table({"key": blocked_down}),
-        bu=pa.table({"key": blocked_up}),
-    ) as engine:
-        blocked = "key IN (SELECT key FROM bd)" if side == "upper" else "key IN (SELECT key FROM bu)"
-        found = engine.sql(
-            f"""
+    blocked = "key IN (SELECT key FROM bd)" if side == "upper" else "key IN (SELECT key FROM bu)"
+    found = query(
+        f"""
             WITH events AS (SELECT key FROM side WHERE state <> 'gone' OR key IN (SELECT key FROM agreed)),
             fated AS (
                 SELECT e.key,
@@ -101,6 +93,12 @@ def _fates(
                         WHEN proposes THEN 'held'
                         ELSE 'unchanged' END AS fate, count(*) AS n
             FROM fated GROUP BY fate
-            """
-        ).fetchall()
-    return dict(found)
+            """,
+        side=end.side.rows,
+        decisions=plan.decisions,
+        waiting=plan.waiting,
+        agreed=pa.table({"key": agreed}),
+        bd=pa.table({"key": blocked_down}),
+        bu=pa.table({"key": blocked_up}),
+    )
+    return {row["fate"]: row["n"] for row in found.to_pylist()}

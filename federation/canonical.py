@@ -21,13 +21,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from federation.canonical_json import NO_CHARACTERS, canonical_json
+from federation.canonical_json import canonical_json
+from federation.canonical_text import normal_text
 from federation.contract import Dataset, FieldSpec
-from federation.vector import tables
+from federation.vector import query
 
 REJECTS = pa.schema(
     [
@@ -132,15 +134,26 @@ def conform(raw: pa.Table, dataset: Dataset, fields: Sequence[str], *, timezone:
         source = _flat(raw.column(name))
         typed = _typed(source, spec, timezone)
         columns[name] = typed
-        bad = pc.and_(pc.is_null(typed), _filled(source, spec))
-        if pc.any(bad).as_py():
-            faults.append((name, bad, source, spec.type))
+        if typed.null_count > source.null_count:
+            bad = pc.and_(pc.is_null(typed), _filled(source, spec))
+            if pc.any(bad).as_py():
+                faults.append((name, bad, source, spec.type))
     typed_table = pa.table(columns, schema=target)
+    if not faults and _well_keyed(typed_table, dataset):
+        return Conformed(typed_table, reject_schema(dataset).empty_table())
     fault_field, fault_value, fault_rule = _first_faults(typed_table, dataset, faults)
     rejected = pc.is_valid(fault_field)
     rows = typed_table.filter(pc.invert(rejected))
     rejects = _rejects(raw, typed_table, dataset, rejected, fault_field, fault_value, fault_rule)
     return Conformed(rows, rejects)
+
+
+def _well_keyed(typed: pa.Table, dataset: Dataset) -> bool:
+    """Whether every row has a key, and no two the same."""
+    if any(typed.column(name).null_count for name in dataset.key):
+        return False
+    keys = pa.table({"key": key_column(typed, dataset)})
+    return bool(query("SELECT count(DISTINCT key) AS n FROM keys", keys=keys).column("n")[0].as_py() == typed.num_rows)
 
 
 def _first_faults(
@@ -217,6 +230,11 @@ def _wording(dataset: Dataset, field: str, value: str | None, rule: str) -> tupl
     )
 
 
+def typed(values: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
+    """Values, of one column of text or of a system's own type, as the field's; null where they are none."""
+    return _typed(values, spec, timezone)
+
+
 def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
@@ -268,9 +286,7 @@ def _typed(source: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         return _number(pc.cast(source, target, safe=False))
     text = _text(source)
     if spec.type in ("string", "enum"):
-        text = _normalised(text, spec)
-        void = pc.or_(pc.equal(pc.utf8_trim_whitespace(text), ""), pc.match_substring_regex(text, f"[{NO_CHARACTERS}]"))
-        text = pc.if_else(void, pa.scalar(None, pa.string()), text)
+        text = normal_text(text, spec.normalise)
         return (
             pc.if_else(pc.is_in(text, pa.array(spec.values)), text, pa.scalar(None, pa.string()))
             if spec.type == "enum"
@@ -280,25 +296,6 @@ def _typed(source: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         return pa.array([canonical_json(value) for value in text.to_pylist()], pa.string())
     text = pc.utf8_trim_whitespace(pc.utf8_normalize(text, form="NFKC"))
     return _number(_parsed(text, spec, timezone)) if spec.type == "float" else _parsed(text, spec, timezone)
-
-
-def _normalised(text: pa.Array, spec: FieldSpec) -> pa.Array:
-    form = "NFKC" if "halfwidth" in spec.normalise else "NFC"
-    text = pc.utf8_normalize(text, form=form)
-    for step in spec.normalise:
-        if step == "trim":
-            text = pc.utf8_trim_whitespace(text)
-        elif step == "collapse":
-            text = pc.replace_substring_regex(text, pattern=r"\s+", replacement=" ")
-        elif step == "upper":
-            text = pc.utf8_upper(text)
-        elif step == "lower":
-            text = pc.utf8_lower(text)
-        elif step == "digits":
-            text = pc.replace_substring_regex(text, pattern=r"[\s\-()]+", replacement="")
-    # a step may bring together what composes, or bare a blank: the value must not change when it is read again
-    text = pc.utf8_normalize(text, form=form)
-    return pc.utf8_trim_whitespace(text) if "trim" in spec.normalise else text
 
 
 def _number(values: pa.Array) -> pa.Array:
@@ -314,10 +311,8 @@ def _milliseconds(values: pa.Array) -> pa.Array:
 
 
 def _floor_mod(values: pa.Array, by: int) -> pa.Array:
-    quotient = pc.cast(pc.floor(pc.divide(pc.cast(values, pa.float64(), safe=False), float(by))), pa.int64())
-    rest = pc.subtract(values, pc.multiply(quotient, by))
-    rest = pc.if_else(pc.less(rest, 0), pc.add(rest, by), rest)
-    return pc.if_else(pc.greater_equal(rest, by), pc.subtract(rest, by), rest)
+    rest = pc.subtract(values, pc.multiply(pc.divide(values, by), by))  # the quotient is cut towards zero
+    return pc.if_else(pc.less(rest, 0), pc.add(rest, by), rest)
 
 
 def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
@@ -335,8 +330,7 @@ def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         if spec.type == "timestamp"
         else ""
     )
-    with tables(given=pa.table({"x": text})) as engine:
-        parsed = engine.sql(f"SELECT {expression} AS v{zone} FROM given").to_arrow_table()
+    parsed = query(f"SELECT {expression} AS v{zone} FROM given", given=pa.table({"x": text}))
     values = _flat(parsed.column("v"))
     if spec.type != "timestamp":
         values = pc.cast(values, arrow_type(spec))
@@ -353,6 +347,8 @@ def _zoned(readings: pa.Array, timezone: str) -> pa.Array:
 
 def _in_calendar(values: pa.Array, timezone: str) -> pa.Array:
     """Null for what lies outside the years 1 to 9999, in UTC or on the node's clock."""
+    if _well_inside(values):
+        return values
     years = [pc.year(values)]
     if pa.types.is_timestamp(values.type):
         years.append(pc.year(pc.cast(values, pa.timestamp("us", timezone))))
@@ -360,6 +356,16 @@ def _in_calendar(values: pa.Array, timezone: str) -> pa.Array:
         inside = pc.and_(pc.greater_equal(year, 1), pc.less_equal(year, 9999))
         values = pc.if_else(inside, values, pa.scalar(None, values.type))
     return values
+
+
+def _well_inside(values: pa.Array) -> bool:
+    """Whether all lie in the years 2 to 9998, so that no zone can move one out of the calendar."""
+    span = pc.min_max(values)
+    first, last = (pa.scalar(datetime(year, 1, 1, tzinfo=UTC), pa.timestamp("us", "UTC")) for year in (2, 9999))
+    if pa.types.is_date(values.type):
+        first, last = first.cast(values.type), last.cast(values.type)
+    inside = pc.and_(pc.greater_equal(span["min"], first), pc.less(span["max"], last))
+    return values.null_count == len(values) or bool(inside.as_py())
 
 
 def regions_of(jurisdiction: pa.ChunkedArray | pa.Array, routes: Mapping[str, str]) -> pa.Array:
@@ -390,18 +396,23 @@ def _key_text(values: pa.Array) -> pa.Array:
 
 def key_table(keys: pa.Array | Sequence[str | None], dataset: Dataset) -> pa.Table:
     """The inverse of `key_column`: typed key columns (null where the text is not a key)."""
-    texts = keys.to_pylist() if isinstance(keys, (pa.Array, pa.ChunkedArray)) else list(keys)
-    parts = [_key_parts(text, len(dataset.key)) for text in texts]
+    texts = _flat(keys) if isinstance(keys, (pa.Array, pa.ChunkedArray)) else pa.array(keys, pa.string())
     columns = {}
-    for i, name in enumerate(dataset.key):
+    for name, part in zip(dataset.key, _key_parts(texts, len(dataset.key))):
         spec = dataset.fields[name].model_copy(update={"normalise": ()})
-        columns[name] = _typed(pa.array([part[i] for part in parts], pa.string()), spec, "UTC")
+        columns[name] = _typed(part, spec, "UTC")
     return pa.table(columns, schema=schema(dataset, dataset.key))
 
 
-def _key_parts(text: str | None, width: int) -> list[str | None]:
+def _key_parts(texts: pa.Array, width: int) -> list[pa.Array]:
+    """The texts of the key's fields, one column for each."""
     if width == 1:
-        return [text]
+        return [texts]
+    parts = [_listed(text, width) for text in texts.to_pylist()]
+    return [pa.array([part[i] for part in parts], pa.string()) for i in range(width)]
+
+
+def _listed(text: str | None, width: int) -> list[str | None]:
     try:
         parts = json.loads(text or "")
     except ValueError:
@@ -416,7 +427,7 @@ def _canonical_sql(name: str, spec: FieldSpec) -> str:
         "bool": f"CAST(CAST({column} AS INTEGER) AS VARCHAR)",
         "timestamp": f"CAST(epoch_us({column}) AS VARCHAR)",
     }.get(spec.type, f"CAST({column} AS VARCHAR)")
-    return f"CASE WHEN {column} IS NULL THEN '-' ELSE '+' || strlen({text}) || ':' || {text} END"
+    return f"CASE WHEN {column} IS NULL THEN '-' ELSE concat('+', strlen({text}), ':', {text}) END"
 
 
 def fingerprints(rows: pa.Table, dataset: Dataset, groups: Mapping[str, Sequence[str]], secret: bytes) -> pa.Table:
@@ -430,8 +441,7 @@ def fingerprints(rows: pa.Table, dataset: Dataset, groups: Mapping[str, Sequence
     keyed = rows.append_column("_key", key_column(rows, dataset))
     salt = secret.hex()
     parts = [
-        f"unhex(left(sha256('{salt}' || '|' || _key || '|' || {' || '.join(_canonical_sql(name, dataset.fields[name]) for name in fields)}), 32)) AS \"fp_{group}\""
+        f"unhex(left(sha256(concat('{salt}|', _key, '|', {', '.join(_canonical_sql(name, dataset.fields[name]) for name in fields)})), 32)) AS \"fp_{group}\""
         for group, fields in groups.items()
     ]
-    with tables(given=keyed) as engine:
-        return engine.sql(f"SELECT {', '.join(['_key AS key', *parts])} FROM given").to_arrow_table()
+    return query(f"SELECT {', '.join(['_key AS key', *parts])} FROM given", given=keyed)

@@ -17,10 +17,17 @@ from pydantic import BaseModel
 from rich.markup import escape
 
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
+from federation.cli_gate import gate_app
+from federation.cli_hosted import hosted_app
+from federation.cli_quality import quality_app
+from federation.cli_quarantine import export, purge, waive, waivers_of
 from federation.cli_rulings import contest_app, correction_app
+from federation.cli_systems import system_app
+from federation.cli_trace import trace
 from federation.errors import DeclarationError
 
 if TYPE_CHECKING:
+    from federation.config import Config
     from federation.ledger.quarantine import Item
 
 app = typer.Typer(
@@ -32,10 +39,17 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
+app.command()(trace)
+for command in (waive, export, purge):
+    quarantine_app.command(command.__name__)(command)
+app.add_typer(gate_app, name="gate")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(quality_app, name="quality")
 app.add_typer(correction_app, name="correction")
 app.add_typer(contest_app, name="contest")
+app.add_typer(hosted_app, name="hosted")
 app.add_typer(link_app, name="link")
+app.add_typer(system_app, name="system")
 app.add_typer(example_app, name="example")
 
 
@@ -207,19 +221,44 @@ def quarantine_list(
         federation = open_federation(file)
         items = federation.services.quarantine.open_items(dataset=dataset, origin=region)
         opened = [federation.services.quarantine.open(item) for item in items]
+        ways = [_way(federation.config, item) for item in items]
     if as_json:
         told = [
-            {**_about(item), "reason_zh": why.reason_zh, "reason_en": why.reason_en} for item, why in zip(items, opened)
+            {**_about(item), **way, "reason_zh": why.reason_zh, "reason_en": why.reason_en}
+            for item, way, why in zip(items, ways, opened)
         ]
         typer.echo(json.dumps(told, ensure_ascii=False, default=str))
         return
-    names = federation.config.tree
+    told_words = {
+        "open": "已告知 told",
+        "replay": "已告知 told",
+        "closed": "待告知 not yet",
+        "nowhere": "无处显示 nowhere",
+    }
     rows = [
-        [i.item_id[:10], i.dataset, names[i.origin].name, i.key, why.reason_zh, i.state]
-        for i, why in zip(items, opened)
+        [
+            i.item_id[:10],
+            i.dataset,
+            way["stopped"],
+            " → ".join(way["returned"]),
+            told_words.get(i.shown or "", "待告知 not yet"),
+            i.key,
+            why.reason_zh,
+            i.state,
+        ]
+        for i, way, why in zip(items, ways, opened)
     ]
-    heads = ["编号 id", "数据集", "来源 origin", "主键 key", "原因 reason", "状态"]
+    heads = ["编号 id", "数据集", "止于 stopped at", "退回 returned", "告知 told", "主键 key", "原因 reason", "状态"]
     out.print(table("隔离 / quarantine", heads, rows))
+
+
+def _way(config: Config, item: Item) -> dict[str, Any]:
+    """Where an item was stopped, and which regions its return passes on its way to where it came from."""
+    from federation.returning import hop_of, way_back
+
+    contract = config.dataset(item.dataset)
+    regions = way_back(item, contract, config.tree)
+    return {"stopped": hop_of(item, contract, config.tree), "returned": [region.name for region in regions]}
 
 
 def _about(item: Item) -> dict[str, Any]:
@@ -238,12 +277,16 @@ def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = Fa
         opened = quarantine.open(found)
         with federation.services.ledger.transaction() as connection:
             federation.services.ledger.audit(connection, getpass.getuser(), "quarantine.show", found.item_id)
+        waived = waivers_of(federation, found.item_id)
     about = {**_about(found), "reason_zh": opened.reason_zh, "reason_en": opened.reason_en}
     if as_json:
-        typer.echo(json.dumps({**about, "record": opened.record}, ensure_ascii=False, default=str))
+        told = {**about, "record": opened.record, "waivers": waived}
+        typer.echo(json.dumps(told, ensure_ascii=False, default=str))
         return
     out.print(table(found.item_id, ["", ""], [list(line) for line in about.items()]))
     out.print(table("记录 / record", ["字段 field", "值 value"], [list(line) for line in opened.record.items()]))
+    for one in waived:
+        out.print(table("豁免 / waiver", ["", ""], [list(line) for line in one.items()]))
 
 
 @quarantine_app.command("replay")

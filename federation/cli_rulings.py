@@ -27,7 +27,7 @@ DatasetOption = Annotated[str | None, typer.Option(help="只看此数据集 / on
 ReasonOption = Annotated[
     str, typer.Option("--reason", "-r", help="理由，随结果返回提出方 / why; goes back with the outcome")
 ]
-SEALED = ("payload", "ruling", "proposed_fp", "basis_fp", "group_fp")
+SEALED = ("payload", "ruling", "proposed_fp", "basis_fp", "group_fp", "asked_fp")
 
 
 @correction_app.command("list")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field as Option
-from pydantic import model_validator
+from pydantic import StrictInt, StrictStr, model_validator
 
 from federation.config_nodes import HOSTED as HOSTED
 from federation.config_nodes import node_problems
@@ -24,7 +24,9 @@ from federation.errors import DeclarationError, FedsyncError
 from federation.regions import LEVEL_ZH, LEVELS, Region, RegionTree
 from federation.yamlfile import Position, YamlFile
 
-_SECRET = re.compile(r"password|passwd|passphrase|secret|token|api_?key|credential|authorization", re.IGNORECASE)
+_SECRET = re.compile(
+    r"password|passwd|passphrase|secret|token|api_?key|credential|authorization|private_?key", re.IGNORECASE
+)
 _URL_PASSWORD = re.compile(
     r"^[\w+.-]+://[^/@:\s]*:[^@\s]+@|[?&;](password|passwd|pwd|token|secret|api_?key)=[^&;]", re.IGNORECASE
 )
@@ -54,10 +56,14 @@ class SystemSpec(Declared):
 
 
 class BindingSpec(Declared):
-    """How one dataset is kept in a system. `columns`: field → the system's own name. `hosted`: fields that it has no column for."""
+    """How one dataset is kept in a system. `columns`: field → the system's own name. `hosted`: fields that it has no column for.
+
+    `codes`: field → the contract's value → the system's code, text or number (`gender: {男: 1, 女: 2}`).
+    """
 
     options: dict[str, Any] = Option(default_factory=dict)
     columns: dict[str, str] = Option(default_factory=dict)
+    codes: dict[str, dict[str, StrictInt | StrictStr]] = Option(default_factory=dict)
     hosted: tuple[str, ...] = ()
 
 
@@ -74,6 +80,14 @@ class NodeSpec(Declared):
     datasets: dict[str, BindingSpec]
 
 
+class QualitySpec(Declared):
+    """The quality report. `publish`: a folder (relative to the declaration) or any fsspec location; default: `quality` in `state`."""
+
+    schedule: str = Option(default="30 2 * * *", description="cron of the report, in the federation's time zone")
+    publish: str | None = None
+    keep_days: int = Option(default=60, ge=31, description="days that the trend is kept in the ledger")
+
+
 class FederationSpec(Declared):
     """The top file of a declaration (`federation.yaml`). Paths are relative to it."""
 
@@ -88,7 +102,18 @@ class FederationSpec(Declared):
         default=None, description="SQLAlchemy URL of the ledger; default: FEDSYNC_LEDGER, else SQLite in `state`"
     )
     secret: Reference | None = Option(
-        default=None, description="keys fingerprints and quarantine; default: FEDSYNC_SECRET, else a file in `state`"
+        default=None,
+        description="keys fingerprints, quarantine and hosted records; default: FEDSYNC_SECRET, else a file in `state`",
+    )
+    previous_secrets: tuple[Reference, ...] = Option(
+        default=(),
+        description="secrets that were replaced, newest first; default: the words of FEDSYNC_SECRET_PREVIOUS",
+    )
+    quality: QualitySpec = QualitySpec()
+    quarantine_days: int = Option(
+        default=180,
+        ge=1,
+        description="days after which the content of a quarantined record is emptied; a dataset may say less",
     )
     systems: dict[str, SystemSpec] = Option(default_factory=dict)
     nodes: tuple[NodeSpec, ...] = ()
@@ -104,6 +129,7 @@ class Binding:
     spec: SystemSpec
     options: dict[str, Any]
     columns: dict[str, str]
+    codes: dict[str, dict[str, int | str]]
     hosted: tuple[str, ...]
     timezone: str
     line: int
@@ -190,7 +216,7 @@ class Config:
             )
         index = self._nodes.get((dataset, region))
         if index is None:
-            return Binding(contract, place, HOSTED, SystemSpec(connector=HOSTED), {}, {}, (), self.spec.timezone, 1)
+            return Binding(contract, place, HOSTED, SystemSpec(connector=HOSTED), {}, {}, {}, (), self.spec.timezone, 1)
         node = self.spec.nodes[index]
         bound = node.datasets[dataset]
         system = self.spec.systems.get(node.system) or SystemSpec(connector=HOSTED)
@@ -204,6 +230,7 @@ class Config:
             system,
             options,
             bound.columns,
+            bound.codes,
             bound.hosted,
             system.timezone or self.spec.timezone,
             line,
@@ -369,7 +396,8 @@ def _secret_problems(file: YamlFile, position: Position, data: Any, secret: bool
             tells = secret or (named and bool(_SECRET.search(str(key))))
             problems += _secret_problems(file, (*position, key), value, tells)
         return problems
-    typed = data is not None and not isinstance(data, bool) and data != ""
+    # A template of a signature stands under Authorization as well, and holds no secret.
+    typed = data is not None and not isinstance(data, bool) and data != "" and "{signature}" not in str(data)
     if not (typed and (secret or _URL_PASSWORD.search(str(data)))):
         return []
     name = next((part for part in reversed(position) if isinstance(part, str)), "")

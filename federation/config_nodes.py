@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from federation.config_codes import code_problems
 from federation.contract import Dataset
 from federation.errors import FedsyncError
 from federation.regions import LEVEL_ZH, LEVELS, RegionTree
@@ -49,6 +50,7 @@ def node_problems(
                 )
             problems += _field_problems(file, at, dataset, bound)
             problems += _column_problems(file, at, dataset, bound, levels & set(dataset.levels))
+            problems += code_problems(file, (*at, "codes"), dataset, bound, levels, hosted=node.system == HOSTED)
             problems += _double_problems(file, at, name, node, taken)
     return problems
 

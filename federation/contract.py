@@ -56,7 +56,8 @@ class Dataset(Declared):
     """What is shared: one dataset's contract.
 
     Promises after validation: the key and jurisdiction fields exist and are visible on every level; a field is visible on a
-    contiguous run of the dataset's levels that includes its authority; a shared field implies a `version` field.
+    contiguous run of the dataset's levels that includes its authority; a shared field implies a `version` field, and is not
+    the jurisdiction.
     """
 
     name: Name
@@ -91,6 +92,11 @@ class Dataset(Declared):
     )
     max_change: float = Option(
         default=0.8, gt=0, le=1, description="a side that changes a larger share of its rows at once stops the link"
+    )
+    quarantine_days: int | None = Option(
+        default=None,
+        ge=1,
+        description="days after which the content of a quarantined record is emptied; default: the federation's",
     )
     clock_tolerance: int = Option(default=60, ge=1, description="minutes that a clock may be off before the link stops")
 
@@ -165,7 +171,13 @@ class Dataset(Declared):
             yield ("on_contest",), "`latest` needs the dataset's `version` field", "latest 需要数据集声明 version"
         for name, spec in self.fields.items():
             here = ("fields", name, "authority")
-            if spec.authority == SHARED and self.version is None:
+            if spec.authority == SHARED and name == self.jurisdiction:
+                yield (
+                    here,
+                    "a jurisdiction cannot be shared: one level places a record",
+                    "属地字段不能共享，须由一级确定",
+                )
+            elif spec.authority == SHARED and self.version is None:
                 yield here, "a shared field needs the dataset's `version` field", "共享字段需要数据集声明 version"
             elif spec.authority == SHARED and self.version in self.fields:
                 assert self.version is not None

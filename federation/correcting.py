@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import Connection
 
-from connectors.base import Batch, Connector, correction_schema, no_keys
+from connectors.base import Batch, Connector, Expected, correction_schema, no_keys
 from federation.canonical import conform, key_table
 from federation.contract import Dataset
 from federation.errors import FedsyncError
@@ -25,6 +25,8 @@ AS_PROPOSED = "现值已与建议一致 / the value is as proposed now"
 CHANGED = "现值已变，建议失效 / the value changed meanwhile"
 GONE = "记录已不存在 / the record is gone"
 TAKEN_BACK = "提出方已恢复原值 / taken back where it was raised"
+_PRINTS = pa.schema([("key", pa.string()), ("here", pa.bool_()), ("fp_fields", pa.binary())])
+"""Of `connectors.base.Expected`, for one proposal."""
 
 
 def due_date(raised: datetime, days: int) -> date:
@@ -74,13 +76,20 @@ class Desk:
         return taken
 
     def carry_out(self, connector: Connector) -> int:
-        """Write every accepted proposal at this node, which is its authority. Safe to repeat."""
+        """Write every accepted proposal at this node, which is its authority. Safe to repeat.
+
+        What its people changed since the proposal was made is newer than what was accepted: then it is superseded instead.
+        """
         accepted = [c for c in self._standing("accepted") if not c.applied]
         for correction in accepted:
             reached("correction.write.before")
-            self._write(connector, correction)
+            stands = self._write(connector, correction)
             reached("correction.write.after")
-            self.corrections.applied(correction)
+            if stands:
+                self.corrections.applied(correction)
+            else:
+                with self.corrections.ledger.transaction() as connection:
+                    self.corrections.settle(connection, correction, "superseded", "engine", CHANGED)
         return len(accepted)
 
     def check(self, connection: Connection, reading: Reading) -> int:
@@ -126,7 +135,10 @@ class Desk:
             correction.kind == "edit" and here and now != correction.basis_fp
         ):
             settle(connection, correction, "superseded", "engine", CHANGED)
-        elif correction.kind == "carry" and here and now == correction.basis_fp:
+        elif correction.kind == "carry" and here:
+            self.corrections.checked(connection, correction, asked=now)
+            if now != correction.basis_fp:
+                return 0
             settle(connection, correction, "accepted", "engine", UNCHANGED)
         elif correction.checked or (not here and correction.kind in ("edit", "carry")):
             return 0  # a record that is not here yet may be on its way
@@ -176,18 +188,30 @@ class Desk:
     def _standing(self, *states: str) -> list[Correction]:
         return self.corrections.at_authority(self.dataset.name, self.region.code, *states)
 
-    def _write(self, connector: Connector, correction: Correction) -> None:
+    def _write(self, connector: Connector, correction: Correction) -> bool:
+        """Write one, unless it is there already or the record is gone. False if something else stands there by now."""
         keys = key_table([correction.key], self.dataset)
         if correction.kind == "delete":
             connector.apply(Batch((), keys))
-            return
+            return True
         held = read_keys(connector, [correction.key])
-        here = held.rows.num_rows + held.outside.num_rows > 0
-        if not here and correction.kind != "create":
-            return  # gone since it was accepted: there is nothing to write to
+        rows, now = pa.concat_tables([held.rows, held.outside]), None
+        if not rows.num_rows and correction.kind != "create":
+            return True  # gone since it was accepted: there is nothing to write to
+        if rows.num_rows:
+            now = prints_of(rows, self.dataset, correction.names, self._secret).get(correction.key)
+            if now == correction.proposed_fp:
+                return True
+            if correction.kind == "create" or now != (correction.asked_fp or correction.basis_fp):
+                return False
         values = self.corrections.open(correction).proposed
         row = proposed_row(values, keys, self.dataset, connector.node.fields)
-        connector.apply(Batch((row,), no_keys(connector.node)))
+        ordered = tuple(name for name in self.dataset.fields if name in correction.names)
+        print_ = {"key": correction.key, "here": now is not None, "fp_fields": now}
+        prints = pa.Table.from_pylist([print_], _PRINTS)
+        expected = Expected(prints, {"fields": ordered}, self._secret)
+        connector.apply(Batch((row,), no_keys(connector.node), expected=expected))
+        return True
 
 
 def proposed_row(values: dict[str, Any], keys: pa.Table, dataset: Dataset, fields: tuple[str, ...]) -> pa.Table:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Batch
+from connectors.base import Batch, Expected
 from federation.canonical import key_table
 from federation.contract import LinkContract
 from federation.gate import Gate
+from federation.gate_check import Around
 from federation.merge import Plan
-from federation.reading import KEY, only
+from federation.merge_sql import DOWN, UP
+from federation.reading import KEY, only, where
+from federation.vector import query
+from federation.waiving import Waiving
 
 FAILURE = pa.schema(
     [
@@ -41,13 +45,17 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Judged:
-    """A delivery after the gate. `blocked`: keys that stay behind; `failures`: why (`FAILURE`, one line per key and rule)."""
+    """A delivery after the gate. `blocked`: keys that stay behind; `failures`: why (`FAILURE`, one line per key and rule).
+
+    `lapsed`: the same of records that do not move and passed before, under a waiver that is over.
+    """
 
     delivery: Delivery
     blocked: pa.Array
     failures: pa.Table
     warned: int
     offered: int
+    lapsed: pa.Table = field(default_factory=FAILURE.empty_table)
 
     @property
     def failing_share(self) -> float:
@@ -75,13 +83,29 @@ def _by_columns(moving: pa.Table, contract: LinkContract, plan: Plan) -> Iterato
         for name in names:
             mask = pc.and_(mask, pc.equal(moving.column(name), signature[name]))
         carried = {field for group in plan.groups if signature[group.name] for field in group.fields}
-        if signature["seed"]:
-            carried = set(contract.fields)
         fields = tuple(name for name in contract.fields if name in carried and name not in contract.dataset.key)
         yield fields, moving.filter(mask).column("key").combine_chunks()
 
 
-def judge(delivery: Delivery, gate: Gate | None) -> Judged:
+def delivered(plan: Plan, delivery: Delivery, direction: str) -> pa.Table:
+    """Which version a delivery brings: key + fp_<group> of every row it writes; null where a group is not among what it writes."""
+    schema = pa.schema([("key", pa.string()), *((f"fp_{group.name}", pa.binary()) for group in plan.groups)])
+    parts = [rows.column(KEY).combine_chunks() for _, rows in delivery.parts if rows.num_rows]
+    if not parts:
+        return schema.empty_table()
+    end, code = ("upper", DOWN) if direction == "down" else ("lower", UP)
+    fps = ", ".join(
+        f"CASE WHEN action = 'seed_{direction}' OR move_{g.name} = {code} THEN {end}_{g.name} END AS fp_{g.name}"
+        for g in plan.groups
+    )
+    written = pa.table({"key": pa.concat_arrays(parts)})
+    statement = f"SELECT key, {fps} FROM decisions SEMI JOIN written USING (key)"
+    return query(statement, decisions=plan.decisions, written=written).cast(schema)
+
+
+def judge(
+    delivery: Delivery, gate: Gate | None, around: Around | None = None, waiving: Waiving | None = None
+) -> Judged:
     """Let the gate judge exactly the rows that are about to move, on exactly the fields that move."""
     kept, failures, blocked, warned, offered = [], [FAILURE.empty_table()], [pa.array([], pa.string())], 0, 0
     for fields, rows in delivery.parts:
@@ -89,7 +113,9 @@ def judge(delivery: Delivery, gate: Gate | None) -> Judged:
         if gate is None:
             kept.append((fields, rows))
             continue
-        verdict = gate.check(rows.drop_columns([KEY]), frozenset(fields))
+        verdict = gate.check(rows.drop_columns([KEY]), frozenset(fields), around)
+        if waiving is not None:
+            verdict = waiving.softened(verdict, rows)
         critical = verdict.critical()
         stopped = rows.filter(critical)
         if verdict.failures.num_rows:
@@ -99,15 +125,25 @@ def judge(delivery: Delivery, gate: Gate | None) -> Judged:
             failures.append(grave.select(FAILURE.names).cast(FAILURE))
             warned += named.num_rows - grave.num_rows
         blocked.append(stopped.column(KEY).combine_chunks())
-        kept.append((fields, rows.filter(pc.invert(critical))))
+        kept.append((fields, where(rows, pc.invert(critical))))
     return Judged(
         Delivery(tuple(kept), delivery.removals), pa.concat_arrays(blocked), pa.concat_tables(failures), warned, offered
     )
 
 
-def batch_of(delivery: Delivery, contract: LinkContract, cursor: str | None, held_back: pa.Array) -> Batch:
-    """The batch to apply. `held_back`: keys not to be removed although the plan says so."""
+def batch_of(
+    delivery: Delivery,
+    contract: LinkContract,
+    cursor: str | None,
+    held_back: pa.Array,
+    expecting: pa.Table,
+    secret: bytes,
+) -> Batch:
+    """The batch to apply. `held_back`: keys not to be removed although the plan says so. `expecting`: `Plan.expecting`."""
     key = list(contract.dataset.key)
     upserts = tuple(rows.select([*key, *fields]) for fields, rows in delivery.parts if rows.num_rows)
     removals = delivery.removals.filter(pc.invert(pc.is_in(delivery.removals, held_back)))
-    return Batch(upserts, key_table(removals, contract.dataset), cursor)
+    written = pa.concat_arrays([*(rows.column(KEY).combine_chunks() for _, rows in delivery.parts), removals])
+    prints = where(expecting, pc.is_in(expecting.column("key"), written))
+    expected = Expected(prints, {group.name: group.fields for group in contract.groups}, secret)
+    return Batch(upserts, key_table(removals, contract.dataset), cursor, expected=expected)

@@ -4,6 +4,7 @@
     ├── DeclarationError        the YAML, the region table or a suite is wrong; names file, line and key
     ├── ConnectorError          a system did not do what was asked
     │   ├── Transient           may work if tried again (carries retry_after, in seconds, when known)
+    │   │   └── Resting         the system's quiet hours; it was not asked at all
     │   ├── Conflict            the system's data moved under us; read again, then merge again
     │   └── Permanent           will not work until a person acts
     │       ├── AccessDenied    credentials or rights
@@ -84,11 +85,22 @@ class ConnectorError(FedsyncError):
 
 
 class Transient(ConnectorError):
-    """May work if tried again. `retry_after`: seconds that the system asked for, if it said."""
+    """May work if tried again. `retry_after`: seconds that the system asked for, if it said.
+
+    `waited`: seconds that went by waiting for an answer that did not come; they count as much as a pause does. `given_up`: whoever
+    insisted on it has given it up: it is not to be tried again within the same call.
+    """
+
+    waited: float = 0.0
+    given_up: bool = False
 
     def __init__(self, en: str, zh: str, *, todo: str = "", retry_after: float | None = None, **where: object) -> None:
         super().__init__(en, zh, todo=todo, **where)
         self.retry_after = retry_after
+
+
+class Resting(Transient):
+    """The system has quiet hours, and was not asked, which says nothing about its health. `retry_after`: until they are over."""
 
 
 class Conflict(ConnectorError):

@@ -38,6 +38,8 @@ NAMES = (
     "correction.write.after",
     "recover.before",
     "recover.after",
+    "handover.written",
+    "handover.verified",
 )
 """Every place, in the order in which a run passes them; a test fails if one of them is never passed."""
 
@@ -64,7 +66,8 @@ def reached(name: str) -> None:
             action()
 
 
-def _from_environment() -> None:
+def arm_from_environment() -> None:
+    """Arm what FEDSYNC_FAILPOINT names; done when this module is loaded."""
     wanted = os.environ.get(ENVIRONMENT)
     if not wanted:
         return
@@ -80,4 +83,4 @@ def _from_environment() -> None:
     arm(name, die)
 
 
-_from_environment()
+arm_from_environment()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,20 +19,22 @@ import pyarrow as pa
 from connectors.base import Connector
 from federation.config import Binding, Link
 from federation.contract import Dataset
-from federation.errors import FedsyncError, LeaseHeld
+from federation.errors import FedsyncError, LeaseHeld, Resting, located
 from federation.ledger.baselines import Manifest
 from federation.ledger.corrections import Correction
 from federation.ledger.links import LinkState
+from federation.ledger.quarantine import OPEN, Item
 from federation.link import Ends, LinkRun
 from federation.outcome import Outcome
 from federation.proposals import node_faults
 from federation.reading import Reading, read_node
+from federation.rejudging import awaking
 from federation.services import Services
 
 Opener = Callable[[Binding], Connector]
 Progress = Callable[[Outcome], None]
-ROUNDS = 12
-"""A cascade over four levels settles in three or four rounds; more means that two ends keep correcting each other."""
+PASSES = 24
+"""A cascade over four levels settles in half a dozen passes; more means that two ends keep correcting each other."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class Federation:
         with ThreadPoolExecutor(workers) as pool:
             tokens = dict(zip(codes, pool.map(lambda code: self._token(dataset, code), codes)))
         for link in quiet:
-            state = states[link.id]
-            if tokens[link.upper.code] != state.upper_token or tokens[link.lower.code] != state.lower_token:
+            state, upper, lower = states[link.id], tokens[link.upper.code], tokens[link.lower.code]
+            resting = isinstance(upper, Resting) or isinstance(lower, Resting)
+            if not resting and (upper != state.upper_token or lower != state.lower_token):
                 awake.add(link.id)
         parents: dict[str, set[str]] = {upper: set() for upper, _ in contract.hops}
         for link in links:
@@ -105,15 +109,23 @@ class Federation:
         return News({level: sorted(found) for level, found in parents.items()}, unreachable)
 
     def _asked(self, contract: Dataset, links: Sequence[Link], states: dict[str, LinkState]) -> set[str]:
-        """Links that are due though no node may have changed: replays, rulings, corrections on their way, what waited for a
-        neighbouring link that has got on, and whatever a run left unfinished."""
+        """Links that are due though no node may have changed: replays, verdicts that may be others by now, rulings, corrections on
+        their way, returns that their origin was not told of, what waited for a neighbouring link that has got on, and whatever a run
+        left unfinished."""
         services = self.services
         asked = {item.link_id for item in services.quarantine.open_items(dataset=contract.name, state="replay")}
         asked |= {state.link_id for state in states.values() if state.intent is not None}
+        asked |= awaking(services, contract)
         for contest in services.contests.standing(contract.name):
             state = states.get(contest.link_id)
             if contest.ruled and state and (state.last_ok is None or state.last_ok < contest.ruled):
                 asked.add(contest.link_id)
+        untold = services.quarantine.untold(contract.name)
+        asked |= {
+            link
+            for region in untold
+            if region in self.config.tree and (link := services.link_at(contract.name, region))
+        }
         active = services.corrections.active(contract.name)
         asked |= {link for correction in active if (link := services.link_for(correction)) is not None}
         for region in {c.target for c in active if c.state == "waiting" and c.target}:
@@ -261,11 +273,15 @@ class Federation:
     def cascade(
         self, dataset: str, region: str | None = None, *, force_full: bool = False, progress: Progress | None = None
     ) -> CascadeResult:
-        """Sync a dataset down and up until nothing moves. `region`: only links inside it (and the one above it)."""
+        """Sync a dataset down and up until nothing moves. `region`: only links inside it (and the one above it).
+
+        The first pass visits every parent; later ones, as under Airflow, only those that a sweep finds to have news.
+        """
         result = CascadeResult()
-        for number in range(ROUNDS):
+        parents = self._parents(dataset, region)
+        for number in range(PASSES):
             restless = False
-            for upper in self._parents(dataset, region):
+            for upper in parents:
                 one = self.sync_parent(dataset, upper, force_full=force_full and number == 0, progress=progress)
                 result.outcomes += one.outcomes
                 result.errors.update(one.errors)
@@ -273,25 +289,33 @@ class Federation:
                     if outcome.error is None:
                         result.errors.pop(outcome.link_id, None)
                 restless = restless or one.restless
-            if not restless:
+            awake = self._awake(dataset, region)
+            # Who cannot tell whether there is news, or does not answer, is awake each time: a pass that moved nothing ends it.
+            if not awake or (not restless and set(awake) <= set(parents) and number):
                 return result
+            parents = awake if number % 2 else awake[::-1]
+        if not restless:
+            return result
         raise FedsyncError(
-            f"{dataset} did not come to rest in {ROUNDS} rounds: two ends keep correcting each other",
-            f"{dataset} 经过 {ROUNDS} 轮仍未收敛",
+            f"{dataset} did not come to rest in {PASSES} passes: two ends keep correcting each other",
+            f"{dataset} 经过 {PASSES} 轮仍未收敛",
             todo="用 fedsync status 查看仍在变动的链路 / fedsync status shows which links still move",
             dataset=dataset,
         )
 
     def _parents(self, dataset: str, region: str | None) -> list[str]:
-        """Parents top down, then bottom up: what goes down and what comes up cross in one round."""
-        contract = self.config.dataset(dataset)
-        down: list[str] = []
-        for upper, _ in contract.hops:
-            for parent in self.config.tree.at(upper):
-                inside = region is None or self._related(parent.code, region)
-                if inside:
-                    down.append(parent.code)
-        return down + down[::-1]
+        """Parents, top down."""
+        return [
+            parent.code
+            for upper, _ in self.config.dataset(dataset).hops
+            for parent in self.config.tree.at(upper)
+            if region is None or self._related(parent.code, region)
+        ]
+
+    def _awake(self, dataset: str, region: str | None) -> list[str]:
+        """The parents that have a link with news, top down."""
+        news = {code for codes in self.sweep(dataset).parents.values() for code in codes}
+        return [code for code in self._parents(dataset, region) if code in news]
 
     def _related(self, parent: str, region: str) -> bool:
         tree = self.config.tree
@@ -325,6 +349,44 @@ class Federation:
                 region = self.config.tree[correction.target]
                 self.services.desk(self.config.dataset(correction.dataset), region).carry_out(connector)
         return corrections.find(correction.correction_id)
+
+    def waive(self, prefix: str, *, by: str, reason: str, until: date, actor: str) -> Item:
+        """Let a quarantined record, in the version that was set aside, pass the rule that it fails, `until` the end of that day.
+
+        It moves with its link's next run. Raises FedsyncError if it is not one of a gate's, is closed or purged, or the day is over.
+        """
+        services = self.services
+        item = services.quarantine.find(prefix)
+        rule = services.rule(item)
+        with located(dataset=item.dataset, link=item.link_id, key=item.key):
+            if rule is None:
+                raise FedsyncError(
+                    f"only a gate's rule can be waived, this is {item.rule}",
+                    "只能豁免质量门的规则",
+                    todo="请在来源处改正 / have it mended where it came from",
+                )
+            if item.state not in OPEN or not item.payload or until < services.now().date():
+                raise FedsyncError(
+                    f"the record is {item.state if item.payload else 'purged'}, and the waiver would end on {until}",
+                    "该记录已关闭或已清除，或豁免期限已过",
+                    todo="选今天或以后的日期；否则先重新同步 / name today or a later day; else sync again first",
+                )
+        version = services.waivers.version(
+            self.config.dataset(item.dataset), rule.name, rule.needs, services.quarantine.open(item).record
+        )
+        services.waivers.waive(services.quarantine, item, version, by=by, reason=reason, until=until, actor=actor)
+        return services.quarantine.find(item.item_id)
+
+    def purge(self, actor: str) -> dict[str, int]:
+        """Empty the payloads of quarantined records that have outlived their retention; how many of each dataset."""
+        services = self.services
+        done = {}
+        for name, dataset in self.config.datasets.items():
+            before = services.expired(dataset)
+            with services.ledger.transaction() as connection:
+                done[name] = services.quarantine.purge(connection, name, before)
+                services.ledger.audit(connection, actor, "quarantine.purge", name, f"{done[name]} < {before.date()}")
+        return done
 
     def stage(self, reading: Reading) -> Path:
         """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).

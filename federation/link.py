@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -17,24 +18,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Connector
+from federation.canonical import regions_of
 from federation.config import Link
 from federation.correcting import Desk
-from federation.delivery import batch_of, judge, plan_delivery
+from federation.delivery import FAILURE, Delivery, Judged, batch_of, judge, plan_delivery
 from federation.errors import AccountingError, Conflict, FedsyncError, LinkHeld, located
+from federation.etags import conditioned, unread
 from federation.failpoints import reached
 from federation.guards import check_clock, check_guards, check_schema, check_share
+from federation.handover import not_handed_over
 from federation.intents import intent_of, recovered
 from federation.ledger.baselines import Manifest
 from federation.ledger.links import Lease, LinkState
 from federation.merge import Rulings, merge
 from federation.merge_sql import UP
 from federation.outcome import Outcome
-from federation.reading import KEY, Reading, read_node, refetched, spoken_of
+from federation.reading import KEY, Reading, concerns, read_node, refetched, spoken_of
+from federation.receipts import show_receipts
 from federation.regions import Region
+from federation.rejudging import undecided
 from federation.services import Services
 from federation.settling import Round, Settlement
 from federation.sides import lower_end, upper_end
+from federation.surroundings import Surroundings
 from federation.vouch import Evidence, SideName
+from federation.waiving import Waiving
 
 ATTEMPTS = 3
 """How often a link run starts anew because an end was edited between our read and our write."""
@@ -85,6 +93,7 @@ class LinkRun:
         self.started = services.ledger.clock()
         self._trusts_tokens = True
         self._corrections = True
+        self._refused = False
 
     def run(self, reading: Reading | None = None) -> Outcome:
         """Sync the link. Raises LinkHeld, LeaseHeld, and whatever a connector raises; each names the link."""
@@ -107,11 +116,15 @@ class LinkRun:
                 if attempt + 1 == ATTEMPTS:
                     raise
                 reading, self.ends.upper_cursor, self.ends.upper_token = None, None, None
-                self._trusts_tokens = False
+                self._trusts_tokens, self._refused = False, True
+                # Some of what was decided may have been written before the conflict showed: the next attempt has to know it for ours.
+                state = self.services.links.state(self.link)
         raise AssertionError("unreachable")
 
     def _once(self, lease: Lease, state: LinkState, reading: Reading | None) -> Outcome:
         check_clock(self.link, state, self.services.ledger.clock())
+        if state.identity != self.identity:
+            self._refuse_left_behind()
         if state.intent is not None:
             state = self._recover(lease, state)
             reading = None
@@ -120,13 +133,14 @@ class LinkRun:
         )
         ruled = self._desk(self.link.lower).work(self.ends.lower) if self._corrections else 0
         full = self.full_due(state)
-        found = self._read(state, reading, full)
-        if found is None:
-            return self._quiet(lease, ruled)
+        upper, lower = self._read(state, reading, full)
+        if not upper.anything and not lower.anything and upper.present is None and lower.present is None:
+            return self._quiet(lease, state, upper, lower, ruled)
+        found = self._merge(state, upper, lower)
         settlement = Settlement(self.services, self.link, self.run_id, self.started, found, full, ruled)
         if not state.released:
-            check_schema(self.link, found.upper, found.lower, found.baseline.num_rows)
-            check_guards(self.link, found.ends, found.baseline, self.services.ledger.clock())
+            check_schema(self.link, (found.upper, found.lower), found.ends, found.baseline)
+            check_guards(self.link, found.ends, found.baseline, found.manifest.rows, self.services.ledger.clock())
             check_share(self.link, self.gate, found.down, found.up)
         self._note_intent(lease, found)
         positions = self._apply(found)
@@ -139,13 +153,20 @@ class LinkRun:
             upper_token=positions[0].token,
             lower_token=positions[1].token,
         )
-        self._notify(settlement.changed)
+        self._notify(settlement.changed, moved=outcome.moved)
         return outcome
 
+    def _refuse_left_behind(self) -> None:
+        """A node that was hosted and has a system by now: as long as that was not handed its records, they would look deleted."""
+        for region in (self.link.upper, self.link.lower):
+            if self.services.left_behind(self.services.config.binding(self.dataset.name, region.code)):
+                raise not_handed_over(self.dataset.name, region)
+
     def _recover(self, lease: Lease, state: LinkState) -> LinkState:
-        """Finish what a run that died was about to write: settle what of it did arrive."""
+        """Finish what a run that died, or was refused, was about to write: settle what of it did arrive."""
         reached("recover.before")
-        state = recovered(self.services, self.link, lease, state, self.ends.upper, self.ends.lower)
+        upper, lower = self.ends.upper, self.ends.lower
+        state = recovered(self.services, self.link, lease, state, upper, lower, self.run_id, refused=self._refused)
         self._trusts_tokens = False
         reached("recover.after")
         return state
@@ -171,10 +192,10 @@ class LinkRun:
         config = self.services.config
         ends = [config.binding(self.dataset.name, region.code) for region in (self.link.upper, self.link.lower)]
         parts = [
-            self.dataset.model_dump_json(),
+            self.dataset.model_dump_json(exclude={"quarantine_days"}),
             self.gate.identity if self.gate else "",
             *(
-                json.dumps([end.system, end.options, end.columns, end.hosted], default=str, sort_keys=True)
+                json.dumps([end.system, end.options, end.columns, end.codes, end.hosted], default=str, sort_keys=True)
                 for end in ends
             ),
             self.link.lower.code,
@@ -187,9 +208,9 @@ class LinkRun:
             return True
         return self.services.ledger.clock() - state.last_full >= timedelta(minutes=self.dataset.full_every)
 
-    def _read(self, state: LinkState, reading: Reading | None, full: bool) -> Round | None:
+    def _read(self, state: LinkState, reading: Reading | None, full: bool) -> tuple[Reading, Reading]:
         again = self._again(state)
-        if state.last_ok is None:
+        if state.identity != self.identity or state.last_ok is None:
             self.ends.upper.prepare()
             self.ends.lower.prepare()
         reached("upper.read.before")
@@ -198,9 +219,7 @@ class LinkRun:
         reached("lower.read.before")
         lower = self._read_end(self.ends.lower, state, full, again["lower"], state.lower_cursor, state.lower_token)
         reached("lower.read.after")
-        if not upper.anything and not lower.anything and upper.present is None and lower.present is None:
-            return None
-        return self._merge(state, upper, lower)
+        return upper, lower
 
     def _read_upper(self, state: LinkState, reading: Reading | None, full: bool, again: set[str]) -> Reading:
         """What was read for all children, if it covers this link's cursor; else a read of our own."""
@@ -223,7 +242,8 @@ class LinkRun:
         waits = services.waiting.keys(self.link.id)
         both = waits["upper"] | waits["lower"]
         again: dict[str, set[str]] = {"upper": set(both), "lower": set(both)}
-        for item in services.quarantine.open_items(link_id=self.link.id, state="replay"):
+        replayed = services.quarantine.open_items(link_id=self.link.id, state="replay")
+        for item in (*replayed, *undecided(services, dataset, self.link.id)):
             again["upper" if item.direction == "down" else "lower"].add(item.key)
         contested = {contest.key for contest in services.contests.of_link(self.link.id)}
         again["upper"] |= contested
@@ -241,10 +261,11 @@ class LinkRun:
         contract, secret = self.link.contract, self.services.keyring.fingerprint
         meanings = self.services.meanings(contract)
         manifest = Manifest.parse(state.baseline)
-        baseline = self.services.baselines.read(manifest, meanings)
+        known = self._known(manifest, meanings, upper, lower)
+        baseline = known.drop_columns(["at"])
         routes = self.services.config.tree.routes(self.link.lower.level)
         rulings = self._rulings()
-        upper = self._up_to_date(upper, pa.concat_arrays([spoken_of(lower), baseline.column("key").combine_chunks()]))
+        upper = self._up_to_date(upper, routes, [spoken_of(lower), baseline.column("key").combine_chunks()])
         for _ in range(ATTEMPTS):
             evidence = self._evidence("upper", meanings), self._evidence("lower", meanings)
             spoken = spoken_of(lower)
@@ -252,25 +273,51 @@ class LinkRun:
             told = above.rows.column(KEY).combine_chunks()
             below = lower_end(self.link, lower, baseline, told, secret, evidence[1])
             plan = merge(baseline, above.side, below.side, contract, rulings)
-            if not len(plan.needs_upper) and not len(plan.needs_lower):
+            needs_upper = pa.concat_arrays([plan.needs_upper, unread(self.ends.upper, upper, plan, "up")]).unique()
+            needs_lower = pa.concat_arrays([plan.needs_lower, unread(self.ends.lower, lower, plan, "down")]).unique()
+            if not len(needs_upper) and not len(needs_lower):
                 break
-            if len(plan.needs_upper):
-                upper = refetched(self.ends.upper, upper, plan.needs_upper)
-            if len(plan.needs_lower):
-                lower = refetched(self.ends.lower, lower, plan.needs_lower)
+            if len(needs_upper):
+                upper = refetched(self.ends.upper, upper, needs_upper)
+            if len(needs_lower):
+                lower = refetched(self.ends.lower, lower, needs_lower)
         else:
             raise Conflict(
                 "the ends kept changing while they were read", "读取期间数据不断变化", todo="稍后重试 / try again later"
             )
-        down = judge(plan_delivery(plan, contract, "down", above.rows), self.gate)
-        up = judge(plan_delivery(plan, contract, "up", below.rows), self.gate)
+        down = self._judge("down", plan_delivery(plan, contract, "down", above.rows), above.rows, lower)
+        up = self._judge("up", plan_delivery(plan, contract, "up", below.rows), below.rows, upper)
         reached("merge.after")
-        return Round(upper, lower, (above, below), baseline, manifest, plan, down, up, meanings, evidence)
+        return Round(upper, lower, (above, below), known, manifest, plan, down, up, meanings, evidence)
 
-    def _up_to_date(self, upper: Reading, concerned: pa.Array) -> Reading:
+    def _known(self, manifest: Manifest, meanings: dict[str, str], upper: Reading, lower: Reading) -> pa.Table:
+        """The baseline of whatever the two readings may be about, with times."""
+        told = concerns(upper), concerns(lower)
+        if told[0] is None or told[1] is None:
+            return self.services.baselines.read(manifest, meanings, timed=True)
+        keys = pa.concat_arrays([told[0], told[1], pa.array(sorted(self.ends.touched), pa.string())])
+        return self.services.baselines.pick(manifest, meanings, keys, timed=True)
+
+    def _judge(self, direction: str, delivery: Delivery, rows: pa.Table, held: Reading) -> Judged:
+        """`rows`: all rows read where the delivery comes from; `held`: what was read where it goes to."""
+        services, link = self.services, self.link
+        source, goal = (link.upper, self.ends.lower) if direction == "down" else (link.lower, self.ends.upper)
+        around = Surroundings(services, link, source, goal, held, delivery)
+        standing = services.waivers.of_dataset(self.dataset.name) if self.gate is not None else []
+        if self.gate is None or not standing:
+            return judge(delivery, self.gate, around)
+        waiving = Waiving(self.gate, services.waivers, standing, services.now().date())
+        lapsed = waiving.lapsed(link.id, direction, rows, around).select(FAILURE.names).cast(FAILURE)
+        return replace(judge(delivery, self.gate, around, waiving), lapsed=lapsed)
+
+    def _up_to_date(self, upper: Reading, routes: Mapping[str, str], known: Sequence[pa.Array]) -> Reading:
         """The shared reading without what siblings have overwritten since: merged as it was read, it would undo their edits."""
+        if not self.ends.touched:
+            return upper
+        placed = regions_of(upper.rows.column(self.dataset.jurisdiction), routes)
+        mine = upper.rows.filter(pc.equal(placed, self.link.lower.code)).column(KEY).combine_chunks()
         touched = pa.array(sorted(self.ends.touched), pa.string())
-        old = touched.filter(pc.is_in(touched, concerned)) if len(touched) else touched
+        old = touched.filter(pc.is_in(touched, pa.concat_arrays([*known, mine])))
         return refetched(self.ends.upper, upper, old) if len(old) else upper
 
     def _evidence(self, side: SideName, meanings: dict[str, str]) -> Evidence:
@@ -302,38 +349,41 @@ class LinkRun:
         Returns where both ends stand after our writes; where somebody else may have written as well, where they stood before.
         """
         contract, ends, nothing = self.link.contract, self.ends, pa.array([], pa.string())
+        plan, secret = found.plan, self.services.keyring.fingerprint
         upper = _Position(ends.upper_cursor or found.upper.cursor, ends.upper_token or found.upper.token)
-        up = batch_of(found.up.delivery, contract, upper.cursor, nothing)
-        reached("upper.apply.before")
-        applied = self._write(ends.upper, replace(up, token=upper.token))
-        reached("upper.apply.after")
-        if applied is not None:
+        up = batch_of(found.up.delivery, contract, upper.cursor, nothing, plan.expecting("up"), secret)
+        if up.upserts or up.deletes.num_rows:
+            # Noted before the write: one that fails half-way may have changed any of them, and siblings must read these keys anew.
             removed = found.up.delivery.removals.to_pylist()
             ends.touched |= {*found.up.delivery.written, *removed}
             ends.displaced |= {*self._placed(found), *removed}
+        reached("upper.apply.before")
+        applied = self._write(ends.upper, found.upper, replace(up, token=upper.token))
+        reached("upper.apply.after")
+        if applied is not None:
             ends.upper_cursor = applied.cursor or ends.upper_cursor
             ends.upper_token = applied.token or ends.upper_token
         lower = _Position(found.lower.cursor, found.lower.token)
-        down = batch_of(found.down.delivery, contract, lower.cursor, found.up.blocked)
+        down = batch_of(found.down.delivery, contract, lower.cursor, found.up.blocked, plan.expecting("down"), secret)
         reached("lower.apply.before")
-        written = self._write(ends.lower, replace(down, token=lower.token))
+        written = self._write(ends.lower, found.lower, replace(down, token=lower.token))
         reached("lower.apply.after")
         return upper.after(applied), lower.after(written)
 
     def _placed(self, found: Round) -> list[str]:
-        """Keys of rows that appear at the upper end, or change their jurisdiction there."""
+        """Keys of rows that appear at the upper end, change their jurisdiction there, or are another child's already."""
         group = self.link.contract.group_of(self.dataset.jurisdiction)
         moved = f" OR move_{group.name} = {UP}" if group is not None else ""
-        keys: list[str] = found.plan.where(f"action = 'seed_up'{moved}").column("key").to_pylist()
+        keys: list[str] = found.plan.where(f"action IN ('seed_up', 'retract'){moved}").column("key").to_pylist()
         return keys
 
-    def _write(self, end: Connector, batch: Batch) -> Applied | None:
+    def _write(self, end: Connector, reading: Reading, batch: Batch) -> Applied | None:
         rows, keys = sum(part.num_rows for part in batch.upserts), batch.deletes.num_rows
         if not rows and not keys:
             return None
         if not end.capabilities.conditional:
             batch = replace(batch, cursor=None)
-        applied = end.apply(batch)
+        applied = end.apply(conditioned(end, reading, batch))
         if (applied.written, applied.deleted) != (rows, keys):
             raise AccountingError(
                 f"asked {end.node.region} to write {rows} and delete {keys}, it confirmed {applied.written} and {applied.deleted}",
@@ -342,13 +392,27 @@ class LinkRun:
             )
         return applied
 
-    def _quiet(self, lease: Lease, ruled: int) -> Outcome:
-        """Nothing changed at either end: note that we looked, and let corrections pass."""
+    def _quiet(self, lease: Lease, state: LinkState, upper: Reading, lower: Reading, ruled: int) -> Outcome:
+        """Nothing changed at either end: note that we looked, and how far, and let corrections pass.
+
+        A token may differ though nothing that concerns us changed; were it not noted, the link would be woken again and again.
+        """
         now, services = self.services.ledger.clock(), self.services
+        mended = {"state": "ok", "reason_zh": None, "reason_en": None} if state.state == "failed" else {}
         with services.ledger.transaction() as connection:
-            services.links.settle(connection, lease, last_run=now, last_ok=now)
+            services.links.settle(
+                connection,
+                lease,
+                upper_cursor=upper.cursor,
+                lower_cursor=lower.cursor,
+                upper_token=upper.token,
+                lower_token=lower.token,
+                last_run=now,
+                last_ok=now,
+                **mended,
+            )
             crossed = services.cross(connection, self.link) if self._corrections else (0, 0)
-        self._notify(bool(sum(crossed) or ruled))
+        self._notify(bool(sum(crossed) or ruled), moved=False)
         return replace(
             Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code),
             corrections_up=crossed[0],
@@ -372,15 +436,21 @@ class LinkRun:
             word = "held" if held else "failed"
             self.services.links.record_run(connection, nothing, self.started, now, word, error=str(error))
 
-    def _notify(self, changed: bool) -> None:
-        """Show the people at both ends what was handed back to them, and their corrections."""
+    def _show_returns(self, end: Connector, region: Region, changed: bool) -> None:
+        desk, shows = self.services.return_desk(self.dataset, region), end.capabilities.returns
+        items = desk.items()
+        if shows and (items or changed):
+            end.show_returns(desk.shown(items))
+        self.services.quarantine.told(items, shown=shows)
+
+    def _notify(self, changed: bool, *, moved: bool) -> None:
+        """Show the people at both ends what was handed back to them, their corrections and their receipts."""
         reached("notify.before")
         for end, region in ((self.ends.lower, self.link.lower), (self.ends.upper, self.link.upper)):
-            if end.capabilities.returns:
-                items = self.services.quarantine.open_items(dataset=self.dataset.name, origin=region.code)
-                if items or changed:
-                    end.notify(self.services.quarantine.returns(items, self.dataset))
+            self._show_returns(end, region, changed)
             if end.capabilities.corrections and (self._corrections or changed):
                 shown = self._desk(region).shown()
                 if shown.num_rows or changed:
                     end.show_corrections(shown)
+            if end.capabilities.receipts:
+                show_receipts(self.services, end, self.dataset, region, moved=moved)

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from federation.contract import Group, LinkContract
 from federation.merge_sql import CONVERGED, DOWN, UP, decision_sql
-from federation.vector import tables
+from federation.vector import query
 
 
 def side_schema(groups: Sequence[Group]) -> pa.Schema:
@@ -84,7 +84,8 @@ class Plan:
     `decisions`: one line for each key to which anything happens: `key`, `action`, `correction` ("", `create`, `delete`) with
     `raised_by` ("", `upper`, `lower`), and per group `move_<g>`, `raise_<g>` ("", `upper`, `lower`: whose value is proposed as
     a correction), `lost_<g>` ("", `upper`, `lower`: whose value gave way and is kept in the log), `carry_<g>` ("", `lower`:
-    whose value is carried to the record's new place), `upper_<g>`, `lower_<g>`, `base_<g>` (fingerprints).
+    whose value is carried to the record's new place), `upper_<g>`, `lower_<g>`, `base_<g>` (fingerprints), `upper_here`,
+    `lower_here` (whether the end has a row).
     `waiting`: key, side: what is in doubt. `needs_upper`, `needs_lower`: keys whose row must be fetched from that end before the
     plan can be carried out; fold the rows in and merge again.
     """
@@ -99,8 +100,7 @@ class Plan:
         """The decisions that satisfy a SQL condition."""
         if not self.decisions.num_rows:
             return self.decisions
-        with tables(decisions=self.decisions) as engine:
-            return engine.sql(f"SELECT * FROM decisions WHERE {condition}").to_arrow_table()
+        return query(f"SELECT * FROM decisions WHERE {condition}", decisions=self.decisions)
 
     def moving(self, direction: str) -> pa.Table:
         """Rows that `direction` (`down` or `up`) delivers: key, seed (all fields), and one bool per group."""
@@ -114,11 +114,30 @@ class Plan:
             f"action = 'seed_{direction}' OR move_{group.name} = {code} AS {group.name}" for group in self.groups
         )
         moves = " OR ".join(f"move_{group.name} = {code}" for group in self.groups)
-        with tables(decisions=self.decisions) as engine:
-            return engine.sql(
-                f"SELECT key, action = 'seed_{direction}' AS seed, {flags} FROM decisions"
-                f" WHERE action = 'seed_{direction}' OR {moves} ORDER BY key"
-            ).to_arrow_table()
+        return query(
+            f"SELECT key, action = 'seed_{direction}' AS seed, {flags} FROM decisions"
+            f" WHERE action = 'seed_{direction}' OR {moves}",
+            decisions=self.decisions,
+        )
+
+    def expecting(self, direction: str) -> pa.Table:
+        """What `direction` was decided on at its far end, as `connectors.base.Expected.prints`."""
+        names = [group.name for group in self.groups]
+        end, code = ("lower", DOWN) if direction == "down" else ("upper", UP)
+        removed = "action IN ('delete_down', 'retract')" if direction == "down" else "action = 'delete_up'"
+        whole = f"{removed} OR action = 'seed_{direction}'"
+        if not self.decisions.num_rows:
+            fields = [("key", pa.string()), ("here", pa.bool_()), *((f"fp_{name}", pa.binary()) for name in names)]
+            return pa.schema(fields).empty_table()
+        fps = ", ".join(
+            f"CASE WHEN {end}_here AND ({whole} OR move_{name} = {code}) THEN {end}_{name} END AS fp_{name}"
+            for name in names
+        )
+        moves = " OR ".join(f"move_{name} = {code}" for name in names)
+        return query(
+            f"SELECT key, CASE WHEN NOT ({removed}) THEN {end}_here END AS here, {fps} FROM decisions WHERE {whole} OR {moves}",
+            decisions=self.decisions,
+        )
 
     def removing(self, direction: str) -> pa.Array:
         """Keys of rows that `direction` deletes at its far end."""
@@ -143,8 +162,7 @@ def merge(baseline: pa.Table, upper: Side, lower: Side, contract: LinkContract, 
     frozen = pa.table({"key": pa.concat_arrays([upper.frozen, lower.frozen])})
     awarded = pa.table({"key": rulings.awarded})
     given = {"b": baseline, "u": upper.rows, "l": lower.rows, "frozen": frozen, "refused": rulings.refused}
-    with tables(**given, awarded=awarded) as engine:
-        found = engine.sql(decision_sql(contract, upper.complete, lower.complete)).to_arrow_table()
+    found = query(decision_sql(contract, upper.complete, lower.complete), **given, awarded=awarded)
     needs_upper = found.filter(found.column("needs_upper")).column("key").combine_chunks()
     needs_lower = found.filter(found.column("needs_lower")).column("key").combine_chunks()
     waiting = pa.concat_tables([_waiting(found, side) for side in ("upper", "lower")])
@@ -167,9 +185,8 @@ def advance(plan: Plan, blocked_down: pa.Array, blocked_up: pa.Array) -> Advance
         )
     fps = ", ".join(f"{_settled_sql(group)} AS fp_{group.name}" for group in plan.groups)
     blocked = {"bd": pa.table({"key": blocked_down}), "bu": pa.table({"key": blocked_up})}
-    with tables(decisions=plan.decisions, **blocked) as engine:
-        settled = engine.sql(
-            f"""
+    settled = query(
+        f"""
             WITH d AS (SELECT *, key IN (SELECT key FROM bd) AS down_blocked, key IN (SELECT key FROM bu) AS up_blocked
                        FROM decisions)
             SELECT key, action IN ('delete_down', 'delete_up', 'forget') OR (action = 'retract' AND NOT up_blocked) AS gone,
@@ -177,8 +194,10 @@ def advance(plan: Plan, blocked_down: pa.Array, blocked_up: pa.Array) -> Advance
             FROM d
             WHERE NOT (action = 'seed_down' AND down_blocked) AND NOT (action = 'seed_up' AND up_blocked)
               AND action NOT IN ('hold_upper', 'hold_lower', 'contest')
-            """
-        ).to_arrow_table()
+            """,
+        decisions=plan.decisions,
+        **blocked,
+    )
     gone = settled.column("gone")
     return Advance(
         settled.filter(pc.invert(gone)).drop_columns(["gone"]), settled.filter(gone).column("key").combine_chunks()

@@ -70,6 +70,7 @@ def decision_sql(contract: LinkContract, upper_complete: bool, lower_complete: b
              WHEN action = 'hold_lower' OR (action = 'seed_down' AND known) THEN 'lower' ELSE '' END AS raised_by,
         {_columns("move", groups)}, {_columns("raise", groups)}, {_columns("lost", groups)}, {_columns("carry", groups)},
         {_columns("upper", groups)}, {_columns("lower", groups)}, {_columns("base", groups)},
+        us IN ('have', 'left') AS upper_here, ls = 'have' AS lower_here,
         action NOT IN ('nothing', 'wait_upper', 'wait_lower') AND NOT (action = 'resolve' AND {quiet}) AS decided,
         NOT u_read AND us <> 'gone' AND (us = 'unknown' OR action IN ('seed_down', 'hold_upper') OR {down} OR {told}) AS needs_upper,
         NOT l_read AND ls <> 'gone' AND (ls = 'unknown' OR action IN ('seed_up', 'hold_lower') OR {up} OR {told}) AS needs_lower,

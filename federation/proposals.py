@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from federation.canonical import fingerprints, regions_of
 from federation.config import Link
@@ -21,16 +22,28 @@ from federation.reading import KEY, Reading, only
 from federation.regions import Region, RegionTree
 from federation.sides import End
 
+if TYPE_CHECKING:
+    from federation.returning import Origins
+
 
 def faults_of(
-    link: Link, down: Judged, up: Judged, ends: tuple[End, End], plan: Plan, refused: Collection[str]
+    link: Link,
+    down: Judged,
+    up: Judged,
+    ends: tuple[End, End],
+    plan: Plan,
+    refused: Collection[str],
+    origins: Origins,
 ) -> list[Fault]:
-    """The records that the gate stopped, in both directions, those that are not this link's, and lost claims."""
+    """The records that the gate stopped, or would stop by now, in both directions; those that are not this link's; lost claims."""
     faults = []
-    for direction, judged, end, origin in (("down", down, ends[0], link.upper), ("up", up, ends[1], link.lower)):
-        rows = _by_key(only(end.rows, judged.blocked))
-        for failure in judged.failures.to_pylist():
-            faults.append(_fault(link.id, link.contract.dataset, direction, origin, failure, rows[failure["key"]]))
+    for direction, judged, end in (("down", down, ends[0]), ("up", up, ends[1])):
+        again = judged.lapsed.filter(pc.invert(pc.is_in(judged.lapsed.column("key"), judged.blocked)))
+        rows = _by_key(only(end.rows, pa.concat_arrays([judged.blocked, *again.column("key").chunks])))
+        for failure in (*judged.failures.to_pylist(), *again.to_pylist()):
+            row, rule = rows[failure["key"]], failure["rule"]
+            origin, quoted = origins.of(direction, rule, row), origins.quoted(rule)
+            faults.append(_fault(link.id, link.contract.dataset, direction, origin, failure, row, quoted))
     for row in ends[1].out_of_scope.to_pylist():
         faults.append(_out_of_scope(link, row))
     contested = [key for key in plan.acting("contest").to_pylist() if key in refused]
@@ -55,7 +68,13 @@ def node_faults(region: Region, dataset: Dataset, reading: Reading) -> list[Faul
 
 
 def _fault(
-    link_id: str, dataset: Dataset, direction: str, origin: Region, failure: dict[str, Any], payload: dict[str, Any]
+    link_id: str,
+    dataset: Dataset,
+    direction: str,
+    origin: Region,
+    failure: dict[str, Any],
+    payload: dict[str, Any],
+    fields: tuple[str, ...] = (),
 ) -> Fault:
     values = {name: value for name, value in payload.items() if name != KEY}
     return Fault(
@@ -69,6 +88,7 @@ def _fault(
         failure["reason_zh"],
         failure["reason_en"],
         values,
+        fields,
     )
 
 
@@ -224,9 +244,9 @@ class _Prints:
 
 
 def prints_of(rows: pa.Table, dataset: Dataset, fields: tuple[str, ...], secret: bytes) -> dict[str, bytes]:
-    """Key → fingerprint of these fields, in the contract's order."""
+    """Key → fingerprint of these fields, in the contract's order; nothing where the node does not hold all of them."""
     ordered = tuple(name for name in dataset.fields if name in fields)
-    if not ordered or not rows.num_rows:
+    if not ordered or not rows.num_rows or not set(ordered) <= set(rows.column_names):
         return {}
     hashed = fingerprints(rows, dataset, {"fields": ordered}, secret)
     return dict(zip(hashed.column("key").to_pylist(), hashed.column("fp_fields").to_pylist()))

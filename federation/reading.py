@@ -11,13 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connectors.base import Changes, Connector, no_keys, no_rejects
+from connectors.base import ETAG, Changes, Connector, no_keys, no_rejects
 from federation.canonical import key_column, key_table
 from federation.contract import Dataset
 from federation.failpoints import reached
 
 KEY = "_key"
 """The column that holds a row's key as one text (`canonical.key_column`)."""
+
+
+_ETAGS = pa.schema([(KEY, pa.string()), (ETAG, pa.string())])
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Reading:
     listed. `since`/`cursor`: where the read began and what it covers. `token`: the probe's token, taken before the read.
     `fences`: of a read that is shared by several links, each link's fencing token before it: a link that somebody else leased
     since must not use it, for its baseline may know more than this reading. `missing`: fields that the system had no column for.
+    `etags`: `_key`, `_etag` of rows and rejects, where the system told them.
     """
 
     rows: pa.Table
@@ -41,6 +45,7 @@ class Reading:
     token: str | None
     fences: Mapping[str, int] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
+    etags: pa.Table = field(default_factory=_ETAGS.empty_table)
 
     @property
     def anything(self) -> bool:
@@ -72,13 +77,14 @@ class Reading:
             outside=pa.concat_tables([without(self.outside, keys), fresh.outside]),
             rejects=pa.concat_tables([self.rejects, fresh.rejects]),
             deleted=pa.concat_arrays([self.deleted, fresh.deleted]),
+            etags=pa.concat_tables([without(without(self.etags, keys), _keys_of(fresh.etags)), fresh.etags]),
         )
 
     def save(self, folder: Path) -> None:
         """Stage as Parquet, for another process to load."""
         reached("stage.before")
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("rows", "outside", "rejects"):
+        for name in ("rows", "outside", "rejects", "etags"):
             pq.write_table(getattr(self, name), folder / f"{name}.parquet", compression="zstd")
         pq.write_table(pa.table({KEY: self.deleted}), folder / "deleted.parquet")
         if self.present is not None:
@@ -114,6 +120,7 @@ class Reading:
             about["token"],
             about["fences"],
             frozenset(about["missing"]),
+            pq.read_table(folder / "etags.parquet"),
         )
 
 
@@ -122,14 +129,30 @@ def spoken_of(reading: Reading) -> pa.Array:
     return pa.concat_arrays([rows.column(KEY).combine_chunks() for rows in (reading.rows, reading.outside)])
 
 
+def concerns(reading: Reading) -> pa.Array | None:
+    """The keys that a reading says anything of; None: it may say something of any key, since it tells what is there at all."""
+    if reading.complete or reading.present is not None:
+        return None
+    return pa.concat_arrays([spoken_of(reading), reading.deleted, _keys_of(reading.rejects).drop_null()])
+
+
+def _keys_of(table: pa.Table) -> pa.Array:
+    return table.column(KEY).combine_chunks()
+
+
 def without(table: pa.Table, keys: pa.Array) -> pa.Table:
     """The rows whose key is not among `keys`."""
-    return table.filter(pc.invert(pc.is_in(table.column(KEY), keys))) if table.num_rows and len(keys) else table
+    return where(table, pc.invert(pc.is_in(table.column(KEY), keys))) if table.num_rows and len(keys) else table
 
 
 def only(table: pa.Table, keys: pa.Array) -> pa.Table:
     """The rows whose key is among `keys`."""
-    return table.filter(pc.is_in(table.column(KEY), keys)) if table.num_rows else table
+    return where(table, pc.is_in(table.column(KEY), keys)) if table.num_rows else table
+
+
+def where(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows that a mask without nulls picks; the table itself, not a copy of it, if it picks all."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def read_node(
@@ -174,6 +197,7 @@ def _of(changes: Changes, dataset: Dataset, *, complete: bool, since: str | None
     def keys(table: pa.Table) -> pa.Array:
         return key_column(table, dataset)
 
+    etags = keyed(changes.etags).select(_ETAGS.names) if changes.etags is not None else _ETAGS.empty_table()
     outside = changes.outside if changes.outside is not None else changes.rows.schema.empty_table()
     return Reading(
         keyed(changes.rows),
@@ -186,4 +210,5 @@ def _of(changes: Changes, dataset: Dataset, *, complete: bool, since: str | None
         changes.cursor,
         token,
         missing=changes.missing,
+        etags=etags,
     )

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from connectors.base import Connector, Node
+from connectors.hosted import HostedConnector
 from connectors.level import Scope
-from connectors.nodes import build, check_options, open_node
+from connectors.nodes import check_options, open_node, open_system
 from connectors.registry import connector_class
-from federation.config import HOSTED, Binding, Config, load
-from federation.errors import DeclarationError, FedsyncError
+from federation.canonical import key_column, key_table
+from federation.config import HOSTED, Binding, Config, Reference, load
+from federation.errors import DeclarationError, FedsyncError, located
 from federation.federation import Federation
 from federation.gate import Gate
+from federation.hosting import Hosting
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
@@ -24,6 +30,8 @@ from federation.ledger.quarantine import Quarantine
 from federation.ledger.store import Clock, Ledger, utc_now
 from federation.ledger.tombstones import Tombstones
 from federation.ledger.waiting import Waiting
+from federation.ledger.waivers import Waivers
+from federation.quality_suite import check_reports
 from federation.secrets import ConnectionUri, Keyring, from_environment, resolve
 from federation.services import Services
 
@@ -32,29 +40,48 @@ def open_federation(
     path: Path | str | Config, *, connection_uri: ConnectionUri = from_environment, clock: Clock = utc_now
 ) -> Federation:
     """Open a declared federation: its ledger (migrated), its gates, its key. Opens no node."""
+    return Federation(*_opened(path, connection_uri, clock))
+
+
+def open_hosting(
+    path: Path | str | Config,
+    actor: str,
+    *,
+    connection_uri: ConnectionUri = from_environment,
+    clock: Clock = utc_now,
+) -> Hosting:
+    """Open what the engine hosts in a federation. `actor`: who asks, for the audit trail."""
+    return Hosting(*_opened(path, connection_uri, clock), actor)
+
+
+def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clock) -> tuple[Services, Opener]:
     config = path if isinstance(path, Config) else load(path)
     ledger = Ledger(_ledger_url(config, connection_uri), clock)
     keyring = _keyring(config, connection_uri)
+    opener = Opener(config, connection_uri, keyring)
     services = Services(
         config,
         ledger,
         Links(ledger),
         Baselines(str(config.state / "baselines")),
         Quarantine(ledger, keyring),
+        Waivers(ledger, keyring),
         Corrections(ledger, keyring),
         Contests(ledger, keyring),
         Tombstones(ledger),
         Waiting(ledger),
         keyring,
         load_gates(config),
+        lambda binding: bool(opener.left(binding)),
+        opener.present,
     )
-    return Federation(services, Opener(config, connection_uri))
+    return services, opener
 
 
 def load_gates(config: Config) -> dict[str, Gate | None]:
     """The gate of each dataset; None for a dataset without a suite. Raises DeclarationError for an invalid suite."""
     return {
-        name: Gate.load(config.suites / dataset.suite, dataset) if dataset.suite else None
+        name: Gate.load(config.suites / dataset.suite, dataset, datasets=config.datasets) if dataset.suite else None
         for name, dataset in config.datasets.items()
     }
 
@@ -66,9 +93,10 @@ def check(path: Path | str) -> tuple[Config, list[FedsyncError]]:
     for dataset in config.datasets.values():
         try:
             if dataset.suite:
-                Gate.load(config.suites / dataset.suite, dataset)
+                Gate.load(config.suites / dataset.suite, dataset, datasets=config.datasets)
         except DeclarationError as error:
             problems += error.problems or (error,)
+    problems += check_reports(config)
     seen: set[tuple[str, int]] = set()
     for binding in config.bindings():
         if binding.system == HOSTED or (binding.dataset.name, binding.line) in seen:
@@ -83,30 +111,105 @@ def check(path: Path | str) -> tuple[Config, list[FedsyncError]]:
 
 
 class Opener:
-    """Opens the connector of a node as declared."""
+    """Opens the connector of a node as declared, and what the engine hosts of it."""
 
-    def __init__(self, config: Config, connection_uri: ConnectionUri) -> None:
+    def __init__(self, config: Config, connection_uri: ConnectionUri, keyring: Keyring) -> None:
         self._config = config
         self._connection_uri = connection_uri
+        self._keyring = keyring
         self._scope = cache(self._make_scope)
 
     def __call__(self, binding: Binding) -> Connector:
-        options = resolve(binding.options, self._connection_uri)
-        node = node_of(binding, _fields(binding), options)
+        scope = self._scope(binding.region.level)
         return open_node(
-            node, binding.spec.connector, self._scope(binding.region.level), lacking=binding.hosted, hosted=self._hosted
+            self._node(binding),
+            binding.spec.connector,
+            scope,
+            lacking=binding.hosted,
+            codes=binding.codes,
+            hosted=self._hosted,
         )
+
+    def present(self, dataset: str, region: str, keys: pa.Array) -> pa.Array:
+        """Which of these keys (as text) a node holds."""
+        binding = self._config.binding(dataset, region)
+        with located(dataset=dataset, region=str(binding.region), system=binding.system):
+            connector = self(binding)
+            try:
+                gone = key_column(connector.fetch(key_table(keys, binding.dataset)).deleted, binding.dataset)
+            finally:
+                connector.close()
+        return keys.filter(pc.invert(pc.is_in(keys, value_set=gone)))
+
+    def unguarded(self, binding: Binding) -> Connector:
+        """The same without its level's guard: for records that lie outside, and are none of the engine's making."""
+        return open_system(
+            self._node(binding),
+            binding.spec.connector,
+            lacking=binding.hosted,
+            codes=binding.codes,
+            hosted=self._hosted,
+        )
+
+    def kept(self, binding: Binding) -> HostedConnector | None:
+        """What the engine keeps of a node: all of it, or the fields that its system lacks; None if it keeps nothing."""
+        if binding.spec.connector == HOSTED:
+            return self._part(binding, _fields(binding), "all")
+        if binding.hosted:
+            return self._part(binding, (*binding.dataset.key, *binding.hosted), "companion")
+        return None
+
+    def left(self, binding: Binding) -> list[HostedConnector]:
+        """What the engine still keeps of a node though its system keeps it by now: records, or values of fields."""
+        if binding.spec.connector == HOSTED:
+            return []
+        keys = binding.dataset.key
+        moved = [name for name in _fields(binding) if name not in keys and name not in binding.hosted]
+        found = [self._part(binding, _fields(binding), "all"), self._part(binding, (*keys, *moved), "companion")]
+        return [part for part in found if _holds(part)]
+
+    def hosted_nodes(self) -> Iterator[HostedConnector]:
+        """Every part of a node that the engine keeps or has left."""
+        for binding in self._config.bindings():
+            for part in ("all", "companion"):
+                connector = self._part(binding, _fields(binding), part)
+                if connector.live():
+                    yield connector
+
+    def _node(self, binding: Binding) -> Node:
+        return node_of(binding, _fields(binding), resolve(binding.options, self._connection_uri))
 
     def _make_scope(self, level: str) -> Scope:
         return Scope(self._config.tree.routes(level))
 
     def _hosted(self, node: Node) -> Connector:
-        whole = set(node.fields) == set(_visible(node))
-        options: Mapping[str, object] = {
+        whole = set(node.fields) == set(node.dataset.fields_at(node.region.level))
+        return self._open_part(node, "all" if whole else "companion")
+
+    def _part(self, binding: Binding, fields: tuple[str, ...], part: str) -> HostedConnector:
+        ordered = tuple(name for name in binding.dataset.fields if name in fields)
+        return self._open_part(node_of(binding, ordered, {}), part)
+
+    def _open_part(self, node: Node, part: str) -> HostedConnector:
+        options: dict[str, Any] = {
             "url": f"sqlite:///{self._config.state / 'hosted.db'}",
-            "part": "all" if whole else "companion",
+            "part": part,
+            "keys": self._keyring.derived(b"fedsync hosted"),
         }
-        return build(Node(node.dataset, node.region, HOSTED, dict(options), node.fields, {}, node.timezone), HOSTED)
+        return HostedConnector(Node(node.dataset, node.region, HOSTED, options, node.fields, {}, node.timezone))
+
+
+def _holds(part: HostedConnector) -> bool:
+    """Whether there is a record; of a companion, a value in one of its fields."""
+    if not part.live():
+        return False
+    if part.whole:
+        return True
+    found = part.changes(None)
+    others = [name for name in part.node.fields if name not in part.node.dataset.key]
+    return bool(found.rejects.num_rows) or any(
+        found.rows.column(name).null_count < found.rows.num_rows for name in others
+    )
 
 
 def _unresolved(value: Any) -> Any:
@@ -127,10 +230,6 @@ def _fields(binding: Binding) -> tuple[str, ...]:
     return binding.dataset.fields_at(binding.region.level)
 
 
-def _visible(node: Node) -> tuple[str, ...]:
-    return node.dataset.fields_at(node.region.level)
-
-
 def _ledger_url(config: Config, connection_uri: ConnectionUri) -> str:
     if config.spec.ledger is None:
         return os.environ.get("FEDSYNC_LEDGER") or f"sqlite:///{config.state / 'ledger.db'}"
@@ -138,9 +237,13 @@ def _ledger_url(config: Config, connection_uri: ConnectionUri) -> str:
 
 
 def _keyring(config: Config, connection_uri: ConnectionUri) -> Keyring:
-    if config.spec.secret is None:
-        given = os.environ.get("FEDSYNC_SECRET")
-        return Keyring(given.encode()) if given else Keyring.from_file(config.state / "secret.key")
-    return Keyring(
-        str(resolve(config.spec.secret.model_dump(exclude_none=True, exclude_defaults=True), connection_uri)).encode()
-    )
+    def secret(reference: Reference) -> bytes:
+        return str(resolve(reference.model_dump(exclude_none=True, exclude_defaults=True), connection_uri)).encode()
+
+    given = os.environ.get("FEDSYNC_SECRET")
+    previous = [secret(reference) for reference in config.spec.previous_secrets] or [
+        word.encode() for word in os.environ.get("FEDSYNC_SECRET_PREVIOUS", "").split()
+    ]
+    if config.spec.secret is not None:
+        return Keyring(secret(config.spec.secret), previous)
+    return Keyring(given.encode(), previous) if given else Keyring.from_file(config.state / "secret.key", previous)

@@ -10,11 +10,12 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -70,14 +71,20 @@ def _connection(name: str, part: str, connection_uri: ConnectionUri) -> str:
 
 
 class Keyring:
-    """The federation's secret: keys fingerprints and encrypts what the ledger must keep of a record (AES-256-GCM)."""
+    """The federation's secret: keys fingerprints and encrypts what the ledger must keep of a record (AES-256-GCM).
 
-    def __init__(self, secret: bytes) -> None:
-        def derive(purpose: bytes) -> bytes:
-            return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
+    `previous`: secrets that were replaced, newest first. What they encrypted stays readable. Fingerprints and ids are keyed with the
+    oldest of all, so that replacing the secret does not make every record look changed.
+    """
 
-        self.fingerprint = derive(b"fedsync fingerprint")
-        self._cipher = AESGCM(derive(b"fedsync payload"))
+    def __init__(self, secret: bytes, previous: Sequence[bytes] = ()) -> None:
+        self._secrets = (secret, *previous)
+        self.fingerprint = _derived(self._secrets[-1], b"fedsync fingerprint")
+        self._ciphers = [AESGCM(key) for key in self.derived(b"fedsync payload")]
+
+    def derived(self, purpose: bytes) -> tuple[bytes, ...]:
+        """Keys of 32 bytes for a purpose of its own: of the secret, then of each previous one."""
+        return tuple(_derived(secret, purpose) for secret in self._secrets)
 
     def identify(self, *parts: str) -> str:
         """A stable id (32 hex digits) of something whose parts must not be guessed from it."""
@@ -85,8 +92,8 @@ class Keyring:
         return hmac.new(self.fingerprint, text, hashlib.sha256).hexdigest()[:32]
 
     @classmethod
-    def from_file(cls, path: Path) -> Keyring:
-        """The secret in a file that only the owner can read; made on first use."""
+    def from_file(cls, path: Path, previous: Sequence[bytes] = ()) -> Keyring:
+        """The secret in a file that only the owner can read; made on first use. Further lines hold previous secrets."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = path.with_name(f"{path.name}.{os.getpid()}")
@@ -97,13 +104,29 @@ class Keyring:
             except FileExistsError:
                 pass
             fresh.unlink()
-        return cls(path.read_text().strip().encode())
+        first, *others = path.read_text().strip().splitlines() or [""]
+        return cls(first.encode(), [*(line.encode() for line in others), *previous])
 
     def encrypt(self, plain: bytes, about: str) -> bytes:
         """Encrypt; `about` binds the ciphertext to its place (a quarantine id), so that it cannot be moved to another."""
         nonce = secrets.token_bytes(12)
-        return nonce + self._cipher.encrypt(nonce, plain, about.encode())
+        return nonce + self._ciphers[0].encrypt(nonce, plain, about.encode())
 
     def decrypt(self, sealed: bytes, about: str) -> bytes:
-        """The inverse of `encrypt`; raises cryptography's InvalidTag if it was tampered with."""
-        return self._cipher.decrypt(sealed[:12], sealed[12:], about.encode())
+        """The inverse of `encrypt`. Raises AccessDenied if none of the secrets did it, or it was tampered with."""
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(sealed[:12], sealed[12:], about.encode())
+            except InvalidTag as cause:
+                tried = cause
+        raise AccessDenied(
+            "what the ledger keeps of this record cannot be decrypted",
+            "台账中该记录的内容无法解密",
+            todo="将更换前的密钥列入 FEDSYNC_SECRET_PREVIOUS（或声明的 previous_secrets） / "
+            "list the former secret in FEDSYNC_SECRET_PREVIOUS (or under `previous_secrets`)",
+            key=about,
+        ) from tried
+
+
+def _derived(secret: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)

@@ -4,43 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 from sqlalchemy import Connection
 
-from federation.config import Config, Link
+from federation.config import Binding, Config, Link
 from federation.contract import Dataset, LinkContract
 from federation.correcting import Desk
 from federation.gate import Gate
+from federation.gate_suite import Rule
 from federation.journey import next_hop
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Correction, Corrections
 from federation.ledger.links import Links, LinkState
-from federation.ledger.quarantine import Quarantine
+from federation.ledger.quarantine import Item, Quarantine
 from federation.ledger.store import Ledger
 from federation.ledger.tombstones import Tombstones
 from federation.ledger.waiting import Waiting, mark_of
+from federation.ledger.waivers import Waivers
 from federation.regions import Region
+from federation.returning import ReturnDesk
 from federation.secrets import Keyring
 from federation.vouch import SideName
 
 
 @dataclass(frozen=True)
 class Services:
-    """See the module."""
+    """See the module. `left_behind`: whether the engine still hosts records of a node whose own system keeps them by now.
+
+    `present`: dataset, region, keys (as text) → those of them that the node holds.
+    """
 
     config: Config
     ledger: Ledger
     links: Links
     baselines: Baselines
     quarantine: Quarantine
+    waivers: Waivers
     corrections: Corrections
     contests: Contests
     tombstones: Tombstones
     waiting: Waiting
     keyring: Keyring
     gates: dict[str, Gate | None]
+    left_behind: Callable[[Binding], bool]
+    present: Callable[[str, str, pa.Array], pa.Array]
+
+    def now(self) -> datetime:
+        """The ledger's time, in the federation's time zone."""
+        return self.ledger.clock().astimezone(ZoneInfo(self.config.spec.timezone))
+
+    def rule(self, item: Item) -> Rule | None:
+        """The rule of a gate that an item fails; None if it is none of a gate's (any more)."""
+        gate = self.gates.get(item.dataset)
+        return gate.suite.by_name.get(item.rule) if gate is not None else None
+
+    def expired(self, dataset: Dataset) -> datetime:
+        """What was last seen in quarantine before then has outlived its retention."""
+        days = dataset.quarantine_days or self.config.spec.quarantine_days
+        return self.ledger.clock() - timedelta(days=days)
 
     def neighbours(self, link: Link, side: SideName) -> tuple[list[str], list[str]]:
         """The links beyond an end (whose word it relays), and, above, those of the other children."""
@@ -63,6 +90,10 @@ class Services:
     def desk(self, dataset: Dataset, region: Region) -> Desk:
         """The corrections of one node."""
         return Desk(self.corrections, self.config.tree, dataset, region, self.keyring.fingerprint)
+
+    def return_desk(self, dataset: Dataset, region: Region) -> ReturnDesk:
+        """The returns of one node."""
+        return ReturnDesk(self.quarantine, self.config.tree, dataset, region)
 
     def mark(self, link: Link, side: SideName, states: dict[str, LinkState]) -> str:
         """Differs once a link beyond an end has agreed on something new."""

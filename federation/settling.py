@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,32 +15,36 @@ from sqlalchemy import Connection
 from federation.accounting import Account, account
 from federation.config import Link
 from federation.correcting import due_date
-from federation.delivery import Judged
+from federation.delivery import Judged, delivered
 from federation.failpoints import reached
+from federation.ledger import receipts
 from federation.ledger.baselines import Manifest
 from federation.ledger.contests import Contest
 from federation.ledger.links import Lease, LinkState
-from federation.ledger.schema import receipt as receipt_table
 from federation.ledger.tombstones import Tombstone
 from federation.merge import Advance, Plan, advance
 from federation.outcome import Outcome
 from federation.proposals import Proposer, claims_of, faults_of, node_faults
 from federation.reading import KEY, Reading, only
+from federation.returning import Origins
 from federation.services import Services
 from federation.sides import End
 from federation.tombs import arrivals, removals_schema, stones_of
-from federation.vector import tables
+from federation.vector import query
 from federation.vouch import Evidence
 
 
 @dataclass(frozen=True)
 class Round:
-    """One attempt's findings, from read to gate. Pairs are (upper, lower)."""
+    """One attempt's findings, from read to gate. Pairs are (upper, lower).
+
+    `known`: the baseline of the keys that the readings may be about, with `at`, since when.
+    """
 
     upper: Reading
     lower: Reading
     ends: tuple[End, End]
-    baseline: pa.Table
+    known: pa.Table
     manifest: Manifest
     plan: Plan
     down: Judged
@@ -55,8 +58,13 @@ class Round:
         return advance(self.plan, self.down.blocked, self.up.blocked)
 
     @cached_property
+    def baseline(self) -> pa.Table:
+        """What was agreed on, as a merge takes it."""
+        return self.known.drop_columns(["at"])
+
+    @cached_property
     def agreed(self) -> pa.Array:
-        """The keys of the baseline."""
+        """The keys of `baseline`."""
         return self.baseline.column("key").combine_chunks()
 
 
@@ -80,12 +88,14 @@ class Settlement:
         services, found, now = self.services, self.found, self.services.ledger.clock()
         accounts = self._accounts()
         reached("baseline.file.before")
-        stamp = int(now.timestamp() * 1000)
-        manifest = services.baselines.write(self.link.id, found.manifest, found.meanings, found.change, stamp)
+        stamp = receipts.milliseconds(now)
+        manifest = services.baselines.write(
+            self.link.id, found.manifest, found.meanings, found.change, stamp, found.known
+        )
         reached("baseline.file.after")
         self._standing = services.contests.of_link(self.link.id)
         refused = {contest.key for contest in self._standing if contest.state == "refused"}
-        faults = faults_of(self.link, found.down, found.up, found.ends, found.plan, refused)
+        faults = faults_of(self.link, found.down, found.up, found.ends, found.plan, refused, self._origins())
         unreadable = node_faults(self.link.lower, self.link.contract.dataset, found.lower)
         removals = self._removals()
         acted = self._acted()
@@ -94,6 +104,7 @@ class Settlement:
             evidence.side: services.mark(self.link, evidence.side, _by_id(evidence)) for evidence in found.evidence
         }
         moved = self._outcome(accounts).moved
+        expired = services.expired(self.link.contract.dataset)
         reached("settle.before")
         with services.ledger.transaction() as connection:
             services.links.settle(
@@ -116,6 +127,8 @@ class Settlement:
             released = services.quarantine.record_run(
                 connection, self.link, self.link.contract.dataset, found.upper, found.lower, faults, unreadable
             )
+            if self.full:
+                services.quarantine.purge(connection, self.link.contract.dataset.name, expired)
             self._corrections(connection, removals)
             self._contests(connection)
             self._tombstones(connection, stones, [*acted[0], *acted[1]])
@@ -128,6 +141,13 @@ class Settlement:
         services.baselines.collect(self.link.id, manifest)
         self.changed = bool(faults or unreadable or released or self.ruled or sum(self.crossed))
         return outcome
+
+    def _origins(self) -> Origins:
+        gate = self.services.gates[self.link.contract.dataset.name]
+        rules = gate.suite.by_name if gate else {}
+        return Origins(
+            self.services, self.link, rules, pa.concat_arrays([self.found.down.blocked, self.found.up.blocked])
+        )
 
     def _accounts(self) -> tuple[Account, Account]:
         found = self.found
@@ -162,32 +182,27 @@ class Settlement:
         if not len(found.change.removed):
             return schema.empty_table()
         jurisdiction = self.link.contract.dataset.jurisdiction
-        with tables(
+        stones = found.evidence[0].stones
+        return query(
+            f"""
+            SELECT d.key, CASE WHEN action = 'delete_up' THEN 'upper' ELSE 'lower' END AS removed,
+                CASE WHEN action = 'retract' OR moved THEN 'moved' ELSE 'deleted' END AS kind,
+                CASE WHEN action = 'retract' THEN rows."{jurisdiction}" ELSE stones.destination END AS destination,
+                action = 'retract' AS left, {", ".join(f"base_{g} AS fp_{g}" for g in groups)}
+            FROM d JOIN gone ON gone.key = d.key LEFT JOIN rows ON rows."{KEY}" = d.key
+                LEFT JOIN stones ON stones.key = d.key
+            WHERE action <> 'forget'
+            """,
             d=found.plan.decisions,
             gone=pa.table({"key": found.change.removed}),
             rows=found.ends[0].rows.select([KEY, jurisdiction]),
             stones=pa.table(
                 {
-                    "key": pa.array([stone.key for stone in found.evidence[0].stones], pa.string()),
-                    "destination": pa.array([stone.destination for stone in found.evidence[0].stones], pa.string()),
+                    "key": pa.array([stone.key for stone in stones], pa.string()),
+                    "destination": pa.array([stone.destination for stone in stones], pa.string()),
                 }
             ),
-        ) as engine:
-            return (
-                engine.sql(
-                    f"""
-                    SELECT d.key, CASE WHEN action = 'delete_up' THEN 'upper' ELSE 'lower' END AS removed,
-                        CASE WHEN action = 'retract' OR moved THEN 'moved' ELSE 'deleted' END AS kind,
-                        CASE WHEN action = 'retract' THEN rows."{jurisdiction}" ELSE stones.destination END AS destination,
-                        action = 'retract' AS left, {", ".join(f"base_{g} AS fp_{g}" for g in groups)}
-                    FROM d JOIN gone ON gone.key = d.key LEFT JOIN rows ON rows."{KEY}" = d.key
-                        LEFT JOIN stones ON stones.key = d.key
-                    WHERE action <> 'forget'
-                    """
-                )
-                .to_arrow_table()
-                .cast(schema)
-            )
+        ).cast(schema)
 
     def _corrections(self, connection: Connection, removals: pa.Table) -> None:
         """Raise, let pass, compare, redirect: everything that this run means for corrections."""
@@ -268,17 +283,23 @@ class Settlement:
         services, found = self.services, self.found
         services.tombstones.place(connection, stones)
         services.tombstones.acknowledge(connection, self.link.id, acted)
-        settled = set(found.change.upserts.column("key").to_pylist()) if found.plan.decisions.num_rows else set()
+        settled = found.change.upserts.column("key").combine_chunks()
         for action, region in (("seed_down", self.link.lower), ("seed_up", self.link.upper)):
-            back = [key for key in found.plan.acting(action).to_pylist() if key in settled]
-            services.tombstones.returned(connection, self.link.contract.dataset.name, region.code, back)
+            back = found.plan.acting(action)
+            services.tombstones.returned(connection, self.link.contract.dataset.name, region.code, back, settled)
         services.tombstones.purge(connection)
 
     @cached_property
     def _waits(self) -> pa.Table:
-        """key, side: what could not be decided: in doubt, or unreadable at one end while the other end went on."""
+        """key, side: what could not be decided, or not be done: in doubt, unreadable at one end while the other end went on, or to be
+        removed below once the gate lets an edit of it pass above."""
         found = self.found
-        parts = [found.plan.waiting]
+        removals = found.down.delivery.removals
+        delayed = removals.filter(pc.is_in(removals, found.up.blocked))
+        parts = [
+            found.plan.waiting,
+            pa.table({"key": delayed, "side": pa.array(["upper"] * len(delayed), pa.string())}),
+        ]
         for side, end in (("upper", found.ends[0]), ("lower", found.ends[1])):
             stuck = end.side.frozen.filter(pc.is_in(end.side.frozen, found.agreed))
             keys = pa.concat_arrays([end.waiting, stuck])
@@ -286,23 +307,13 @@ class Settlement:
         return pa.concat_tables(parts)
 
     def _receipts(self, connection: Connection, now: datetime) -> None:
-        for region, judged in ((self.link.lower, self.found.down), (self.link.upper, self.found.up)):
-            written = sum(rows.num_rows for _, rows in judged.delivery.parts)
-            if not written and not len(judged.delivery.removals):
-                continue
-            keys = [*judged.delivery.written, *judged.delivery.removals.to_pylist()]
-            content = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
-            connection.execute(
-                receipt_table.insert().values(
-                    run_id=self.run_id,
-                    link_id=self.link.id,
-                    region=region.code,
-                    written=written,
-                    deleted=len(judged.delivery.removals),
-                    content=content,
-                    at=now,
-                )
-            )
+        """What each node holds now because of this run. A removal below that waits for an edit above has not happened."""
+        found, held_back = self.found, pc.is_in(self.found.down.delivery.removals, self.found.up.blocked)
+        removed = found.down.delivery.removals.filter(pc.invert(held_back))
+        down, up = found.down.delivery, found.up.delivery
+        about = (connection, self.run_id, self.link.id)
+        receipts.enter(*about, self.link.lower.code, delivered(found.plan, down, "down"), removed, now)
+        receipts.enter(*about, self.link.upper.code, delivered(found.plan, up, "up"), up.removals, now)
 
 
 def _by_id(evidence: Evidence) -> dict[str, LinkState]:

@@ -12,8 +12,8 @@ from federation.canonical import fingerprints, regions_of
 from federation.config import Link
 from federation.contract import LinkContract
 from federation.merge import Side, side_schema
-from federation.reading import KEY, Reading, only, without
-from federation.vector import tables
+from federation.reading import KEY, Reading, only, where, without
+from federation.vector import query
 from federation.vouch import Evidence, vouched
 
 
@@ -52,7 +52,7 @@ def upper_end(
     mine = pc.fill_null(pc.equal(children, link.lower.code), False)
     strays = only(pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside]), known)
     frozen = pa.concat_arrays([_unique(only(reading.rejects, known)), _keyless(reading, agreed)]).unique()
-    here, away = without(reading.rows.filter(mine), frozen), without(strays, frozen)
+    here, away = without(where(reading.rows, mine), frozen), without(strays, frozen)
     stated = _stated(contract, reading, (("have", here), ("left", away)), known, frozen, secret)
     rows = _placed(vouched(stated, baseline, contract, evidence), baseline, contract)
     rows = rows.select(side_schema(contract.groups).names)
@@ -73,16 +73,20 @@ def _placed(rows: pa.Table, baseline: pa.Table, contract: LinkContract) -> pa.Ta
     if group is None:
         return rows
     ascending = group.direction == "ascending"
-    with tables(r=rows, b=baseline) as engine:
-        return engine.sql(
-            f"""SELECT r.* REPLACE (CASE
+    doubted = pc.any(rows.column(f"doubt_{group.name}")).as_py()
+    if not doubted and not (ascending and pc.any(pc.equal(rows.column("state"), "left")).as_py()):
+        return rows
+    return query(
+        f"""SELECT r.* REPLACE (CASE
                     WHEN r.state = 'gone' THEN 'gone'
                     WHEN r.doubt_{group.name} AND b.key IS NULL THEN 'doubtful'
                     WHEN r.doubt_{group.name} THEN 'have'
                     WHEN r.state = 'left' AND {ascending} AND b.key IS NOT NULL AND NOT r.elsewhere THEN 'have'
                     ELSE r.state END AS state)
-                FROM r LEFT JOIN b ON b.key = r.key"""
-        ).to_arrow_table()
+                FROM r LEFT JOIN b ON b.key = r.key""",
+        r=rows,
+        b=baseline,
+    )
 
 
 def lower_end(
@@ -142,6 +146,8 @@ def _stated(
 
 def _gone(reading: Reading, known: pa.Array, stated: pa.Array) -> pa.Array:
     """Keys that are known elsewhere and that this node does not have (any more)."""
+    if not len(known):
+        return known
     known = known.unique()
     told = pc.is_in(known, reading.deleted)
     if reading.present is not None:

@@ -17,7 +17,7 @@ from federation.contract import LinkContract
 from federation.ledger.baselines import Baselines, Manifest
 from federation.ledger.links import LinkState
 from federation.ledger.tombstones import GONE, Tombstone, as_table
-from federation.vector import tables
+from federation.vector import query
 
 SideName = Literal["upper", "lower"]
 SIDES: tuple[SideName, ...] = ("upper", "lower")
@@ -41,15 +41,16 @@ class Evidence:
     def agreed(self, keys: pa.Array, states: Sequence[LinkState]) -> pa.Table:
         """key + fp_<group>: what these links agreed on, or were about to (one key may stand there several times).
 
-        A group that a link agreed on under another contract is null: nobody can tell, so it counts as agreed.
+        A group that a link agreed on under another contract, or does not carry, is null: nobody can tell, so it counts as agreed.
         """
         parts = [self._none()]
         for state in states:
             parts.append(self.baselines.pick(Manifest.parse(state.baseline), self.meanings, keys))
             if state.intent:
                 intent = self.baselines.read_intent(state.intent)
-                if set(self._names()) <= set(intent.column_names):
-                    parts.append(intent.select(self._names()))
+                none = pa.nulls(intent.num_rows, pa.binary())
+                told = [intent.column(name) if name in intent.column_names else none for name in self._names()]
+                parts.append(pa.table(told, names=self._names()))
         return pa.concat_tables(parts)
 
     def removed(self) -> pa.Table:
@@ -58,9 +59,8 @@ class Evidence:
         for state in self.beyond:
             if state.intent:
                 intent = self.baselines.read_intent(state.intent)
-                with tables(intent=intent) as engine:
-                    here = f"SELECT key, kind FROM intent WHERE removed = '{OTHER[self.side]}'"
-                    parts.append(engine.sql(here).to_arrow_table())
+                here = f"SELECT key, kind FROM intent WHERE removed = '{OTHER[self.side]}'"
+                parts.append(query(here, intent=intent))
         return pa.concat_tables(parts)
 
     def departed(self) -> pa.Table:
@@ -88,32 +88,21 @@ def vouched(stated: pa.Table, baseline: pa.Table, contract: LinkContract, eviden
     relayed = [group.name for group in contract.relayed(side)]
     creates, retires = contract.dataset.may_create(level), contract.dataset.may_retire(level)
     changed = " OR ".join(["b.key IS NULL", *(f"s.fp_{g} IS DISTINCT FROM b.fp_{g}" for g in relayed)])
-    with tables(s=stated, b=baseline) as engine:
-        keys = (
-            engine.sql(
-                f"""SELECT s.key FROM s LEFT JOIN b USING (key)
-                WHERE s.state = 'left' OR (s.state = 'have' AND ({changed}) AND NOT ({creates} AND {not relayed}))
-                   OR (s.state = 'gone' AND b.key IS NOT NULL AND NOT {retires})"""
-            )
-            .to_arrow_table()
-            .column("key")
-            .combine_chunks()
-        )
+    asked = query(
+        f"""SELECT s.key FROM s LEFT JOIN b USING (key)
+            WHERE s.state = 'left' OR (s.state = 'have' AND ({changed}) AND NOT ({creates} AND {not relayed}))
+               OR (s.state = 'gone' AND b.key IS NOT NULL AND NOT {retires})""",
+        s=stated,
+        b=baseline,
+    )
+    keys = asked.column("key").combine_chunks()
     agreed = evidence.agreed(keys, evidence.beyond) if len(keys) else evidence.agreed(keys, ())
     departed, removed = evidence.departed(), evidence.removed()
     siblings = evidence.agreed(keys, evidence.siblings) if len(keys) else evidence.agreed(keys, ())
     doubts = ", ".join(_doubt(group.name, group.name in relayed) for group in contract.groups)
     names = list(evidence.meanings)
-    with tables(
-        s=stated,
-        b=baseline,
-        agreed=pa.concat_tables([agreed, departed.select(agreed.column_names)]) if names else agreed,
-        elsewhere=siblings,
-        removed=removed,
-        arrivals=evidence.arrived(),
-    ) as engine:
-        return engine.sql(
-            f"""
+    return query(
+        f"""
             WITH known AS (SELECT DISTINCT key FROM agreed), seen AS (SELECT DISTINCT key FROM elsewhere),
             gone AS (SELECT key, bool_or(kind = 'moved') AS moved FROM removed GROUP BY key)
             SELECT s.*, {doubts},
@@ -125,8 +114,14 @@ def vouched(stated: pa.Table, baseline: pa.Table, contract: LinkContract, eviden
                 arrivals.key IS NOT NULL AS arrived, seen.key IS NOT NULL AS elsewhere
             FROM s LEFT JOIN b ON b.key = s.key LEFT JOIN known ON known.key = s.key LEFT JOIN seen ON seen.key = s.key
                 LEFT JOIN gone ON gone.key = s.key LEFT JOIN arrivals ON arrivals.key = s.key
-            """
-        ).to_arrow_table()
+            """,
+        s=stated,
+        b=baseline,
+        agreed=pa.concat_tables([agreed, departed.select(agreed.column_names)]) if names else agreed,
+        elsewhere=siblings,
+        removed=removed,
+        arrivals=evidence.arrived(),
+    )
 
 
 def _doubt(group: str, relayed: bool) -> str:

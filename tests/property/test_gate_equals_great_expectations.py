@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -286,7 +287,7 @@ def rule(draw: st.DrawFn) -> dict[str, Any]:
 
 def suite(rules: list[dict[str, Any]]) -> Gate:
     reason = {"reason": {"zh": "应合规，现为“{value}”", "en": "must be fit, it is {value!r}"}}
-    expectations = [{**made, "id": str(index), "meta": reason} for index, made in enumerate(rules)]
+    expectations = [{**made, "id": str(uuid.UUID(int=index)), "meta": reason} for index, made in enumerate(rules)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "suite.json"
         path.write_text(json.dumps({"name": "sample", "expectations": expectations}), encoding="utf-8")

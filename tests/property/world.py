@@ -6,14 +6,18 @@ authority gave each field last, and which keys are in dispute. `check` compares 
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from federation.errors import LinkHeld
 from federation.federation import CascadeResult
 from federation.regions import LEVELS
-from tests.federations import CITY, E11, E12, E21, MIXED, REGIONS, TOP, W11, W12
+from federation.runtime import open_federation
+from tests.federations import CITY, E11, E12, E21, MIXED, REGIONS, TOP, W11, W12, Clock
 
 DATASET = "item"
 COMMUNITIES = (E11, E12, E21, W11, W12)
@@ -54,23 +58,27 @@ class Record:
     """More than one beginning (claimed twice, created anew): only convergence is checked, not which value won."""
     claimed: set[str] = field(default_factory=set)
     places: set[str] = field(default_factory=set)
+    accepted: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+    """Field → (value, how many edits were before): what the authority's people accepted at their desk, and a run may take up."""
 
     def expected(self, name: str) -> set[Any]:
         """The values that may stand: the last edit of the authority; of a place that the record had left already, maybe."""
         edits = self.edits[name]
         last = max(number for number, (_, legitimate, _) in enumerate(edits) if legitimate)
         value, _, moves = edits[last]
+        accepted = {late for late, before in self.accepted.get(name, []) if before > last}
         if moves == self.moves:
-            return {value}
-        return {value} | {late for late, _, _ in edits[last + 1 :]}
+            return {value} | accepted
+        return {value} | accepted | {late for late, _, _ in edits[last + 1 :]}
 
 
 class World:
-    """See the module. `open_`: opens the federation of a folder; `read`, `write`, `remove`: the people's own hands."""
+    """See the module. `endings`: what people's texts end with, in turn."""
 
-    def __init__(self, nodes: Nodes, policy: str) -> None:
+    def __init__(self, nodes: Nodes, policy: str, endings: Sequence[str] = ("",)) -> None:
         self.nodes = nodes
         self.policy = policy
+        self.endings = endings
         self.federation = nodes.federation
         self.tree = self.federation.config.tree
         self.records: dict[str, Record] = {}
@@ -95,7 +103,7 @@ class World:
 
     def _values(self, place: str) -> dict[str, Any]:
         names = ("title", "secret", "remark", "own", "note")
-        return {"place": place, "at": self._tick(), **{name: f"{name}{self._tick()}" for name in names}}
+        return {"place": place, "at": self._tick(), **{name: self._text(name) for name in names}}
 
     def _begin(self, key: str, place: str, by: str, values: dict[str, Any]) -> None:
         old = self.records.get(key)
@@ -110,12 +118,12 @@ class World:
         self.records[key] = record
         self.nodes.write(by, key, values)
 
-    def edit(self, key: str, region: str, name: str) -> None:
-        """Somebody edits a field at a node, entitled or not."""
+    def edit(self, key: str, region: str, name: str, *, clear: bool = False) -> None:
+        """Somebody edits a field at a node, entitled or not. `clear`: to nothing at all."""
         row = self.nodes.read(region, key)
         if row is None or name not in self.federation.config.dataset(DATASET).fields_at(self.tree[region].level):
             return
-        value = f"{name}{self._tick()}"
+        value = None if clear else self._text(name)
         record, level = self.records[key], self.tree[region].level
         if level == AUTHORITY[name]:
             legitimate = self._authority(record, name) == region
@@ -125,7 +133,7 @@ class World:
     def note(self, key: str, region: str) -> None:
         """Somebody edits the shared field."""
         if self.nodes.read(region, key) is not None:
-            self.nodes.write(region, key, {"note": f"note{self._tick()}", "at": self._tick()})
+            self.nodes.write(region, key, {"note": self._text("note"), "at": self._tick()})
 
     def mislay(self, key: str, region: str, place: str) -> None:
         """Somebody who does not own it changes a record's jurisdiction."""
@@ -160,11 +168,17 @@ class World:
         if not waiting:
             return
         correction = waiting[number % len(waiting)]
-        proposed = self.federation.services.corrections.open(correction).proposed
+        opened = self.federation.services.corrections.open(correction)
+        proposed = opened.proposed
         before = self.nodes.read(correction.target or "", correction.key)
-        self.federation.rule(correction.correction_id, "accepted" if accept else "rejected", "核实", "tester")
+        verdict = "accepted" if accept else "rejected"
+        ruled = self.federation.rule(correction.correction_id, verdict, "核实", "tester")
         record = self.records.get(correction.key)
         if not accept or record is None:
+            return
+        if ruled.state == "superseded":  # the authority's own edit is newer than what was proposed
+            edited = correction.kind != "edit" or {n: (before or {}).get(n) for n in proposed} != opened.current
+            assert edited, f"{correction.key}: nothing had changed"
             return
         if correction.kind in ("create", "delete"):
             record.loose = True
@@ -180,6 +194,22 @@ class World:
                 legitimate = self._authority(record, name) == correction.target
                 record.edits[name].append((value, legitimate, record.moves))
 
+    def rule_at_the_desk(self, number: int, accept: bool) -> None:
+        """Somebody writes a ruling beside a correction that the node shows; a run will take it up."""
+        waiting = [c for c in self.federation.services.corrections.active(DATASET) if c.state == "waiting"]
+        if not waiting:
+            return
+        correction = waiting[number % len(waiting)]
+        word = "采纳" if accept else "不采纳"
+        record = self.records.get(correction.key)
+        if not self.nodes.rule(correction.target or "", correction.correction_id, word) or not accept or record is None:
+            return
+        proposed = self.federation.services.corrections.open(correction).proposed
+        if correction.kind in ("create", "delete") or "place" in proposed:
+            record.loose = True
+        for name in AUTHORITY.keys() & proposed.keys():
+            record.accepted.setdefault(name, []).append((proposed[name], len(record.edits[name])))
+
     def award(self, number: int, challenger: bool) -> None:
         """Somebody at the common parent rules on a contested key."""
         contests = [c for c in self.federation.services.contests.standing(DATASET) if c.state == "open"]
@@ -194,6 +224,10 @@ class World:
         found = self.tree.ancestor(record.place, level)
         assert found is not None
         return found.code
+
+    def _text(self, name: str) -> str:
+        number = self._tick()
+        return f"{name}{number}{self.endings[number % len(self.endings)]}"
 
     def _tick(self) -> int:
         self.counter += 1
@@ -240,23 +274,39 @@ class World:
         open_ = [c for c in self.federation.services.corrections.active(DATASET) if c.state in ("raised", "waiting")]
         disputed = {contest.key for contest in self.federation.services.contests.standing(DATASET)}
         unruled = {c.key for c in open_ if c.kind in ("create", "delete")}
+        # Under `hold`, a record that was awarded against the city's word stays between two places until the city rules on it.
+        between = {c.key for c in open_ if self.policy == "hold" and "place" in c.names}
         for key, record in self.records.items():
             row = self.nodes.read(CITY, key)
+            if key in between:
+                continue
             if key in disputed or key in unruled:
                 self._check_copies(key, self.path(str((row or {}).get("place"))) if row else set(), open_)
                 continue
             if not record.loose:
                 assert (row is not None) == record.alive, f"{key} is {'there' if row else 'gone'}"
-            assert self.holders(key) == (self.path(row["place"]) if row else set()), (key, row)
+            path = self.path(row["place"]) if row else set()
+            holders = self.holders(key) - (self._returned_from(key) - path)
+            assert holders == path, (key, row)
             if row is None:
                 continue
-            self._check_copies(key, self.holders(key), open_)
+            self._check_copies(key, holders, open_)
             if not record.loose:
                 assert row["place"] == record.place
                 for name in AUTHORITY:
                     assert row[name] in record.expected(name), (key, name, row[name], record.edits[name])
         again: CascadeResult = self.federation.cascade(DATASET, force_full=True)
         assert (again.moved, again.errors) == (0, {}), "running again changed something"
+
+    def _returned_from(self, key: str) -> set[str]:
+        """Where a record stands that its people wrote into another's area before anybody above had it: it is theirs to mend."""
+        items = self.federation.services.quarantine.open_items(dataset=DATASET)
+        origins = [self.tree[item.origin] for item in items if item.key == key and item.rule == "scope:outside"]
+        return {
+            region.code
+            for region in self.tree
+            if any(self.tree.ancestor(region.code, origin.level) == origin for origin in origins)
+        }
 
     def _check_copies(self, key: str, regions: set[str], open_: list[Any]) -> None:
         """Every copy shows the authority's value of every field it may see; under `hold`, but for what it proposes."""
@@ -289,9 +339,10 @@ class World:
 
 
 class Nodes:
-    """The nodes' own systems, as their people use them."""
+    """The nodes' own systems, as their people use them, and the federation that syncs them by `clock`."""
 
     federation: Any
+    clock: Clock
 
     def read(self, region: str, key: str) -> dict[str, Any] | None:
         """The row that a node holds."""
@@ -305,6 +356,14 @@ class Nodes:
         """Delete a row."""
         raise NotImplementedError
 
+    def rule(self, region: str, correction_id: str, word: str) -> bool:
+        """Write a ruling beside a correction; False if the node does not show it."""
+        return False
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        raise NotImplementedError
+
 
 def declare(folder: Path, policy: str, systems: str) -> Path:
     """Write a declaration of the dataset on the given systems and nodes."""
@@ -315,9 +374,19 @@ def declare(folder: Path, policy: str, systems: str) -> Path:
     return folder
 
 
-def memory_systems(prefix: str, capture: str) -> str:
+def memory_systems(prefix: str, capture: str, conditional: bool = True) -> str:
     """Every node keeps the dataset in memory."""
-    text = TOP.format(prefix=prefix, **dict.fromkeys(MIXED, capture))
+    options = f"{capture}, conditional: {str(conditional).lower()}"
+    text = TOP.format(prefix=prefix, **dict.fromkeys(MIXED, options))
     for level in LEVELS:
         text += f"  - {{system: {level}, level: {level}, datasets: {{item: {{}}}}}}\n"
     return text
+
+
+@cache
+def ledger_template() -> Path:
+    """The state of a federation with a migrated, empty ledger, to copy for each example: migrating one takes longer."""
+    folder = Path(tempfile.mkdtemp(prefix="fedsync_ledger_"))
+    declare(folder, "revert", memory_systems(str(folder), "snapshot"))
+    open_federation(folder).close()
+    return folder / "state"

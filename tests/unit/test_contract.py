@@ -25,6 +25,7 @@ PHONE = "phone: {label: 电话, authority: community}"
         ("jurisdiction: place", "jurisdiction: place\nversion: phone", "version", "version", "timestamp or an int"),
         ("rid: {label: 编号", "rid: {type: float, label: 编号", "rid:", "fields.rid", "cannot be a key"),
         ("place: {label: 社区", "place: {type: int, label: 社区", "place: {", "fields.place.type", "a region code"),
+        ("社区, authority: city", "社区, authority: shared", "place: {", "fields.place.authority", "cannot be shared"),
         (PHONE, PHONE.replace("community", "shared"), "phone", "fields.phone.authority", "needs the dataset's `version`"),
         (PHONE, PHONE.replace("community", "village"), "phone", "fields.phone.authority", "(it is 'village')"),
         (PHONE, PHONE.replace("}", ", visible: [city, street, community]}"), "phone", "fields.phone.visible", "neighbouring"),

@@ -23,6 +23,7 @@ from federation.errors import AccessDenied, Permanent, SchemaMismatch, Transient
 from federation.regions import Region
 from tests.contract import desk
 from tests.contract.dataset import REGION, SAMPLE, make_node, row
+from tests.contract.sealed import KEY
 from tests.scripted_http import Request, Say, scripted
 from tests.unit.rest_sample import PEOPLE, patient, person, rest
 
@@ -268,7 +269,7 @@ def test_a_companion_passes_on_what_its_system_lost_but_not_what_it_keeps_itself
 
     main = MemoryConnector(part({"store": store}, "record_id", "community_code", "name"))
     url = f"sqlite:///{tmp_path / 'hosted.db'}"
-    side = HostedConnector(part({"url": url, "part": "companion"}, "record_id", "note"))
+    side = HostedConnector(part({"url": url, "part": "companion", "keys": (KEY,)}, "record_id", "note"))
     both: Connector = CompanionConnector(part({}, "record_id", "community_code", "name", "note"), main, side)
     both.prepare()
     main.store.put("R1", row("R1", name="甲", note="一"))

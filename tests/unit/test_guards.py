@@ -57,11 +57,8 @@ def test_a_mass_change_that_was_released_is_not_held_again_on_the_hops_that_rela
     assert (small.get(E11, "R24") or {})["name"] == "新名"
 
 
-def test_a_column_that_vanished_stops_its_link_until_it_is_released(
-    small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small.resident("R1")
-    small.cascade()
+def losing_phone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, the community's system has no column for phones."""
     original = MemoryConnector.changes
 
     def without_phone(connector: MemoryConnector, since: str | None, *, sweep: bool = True) -> Changes:
@@ -79,12 +76,29 @@ def test_a_column_that_vanished_stops_its_link_until_it_is_released(
         )
 
     monkeypatch.setattr(MemoryConnector, "changes", without_phone)
+
+
+def test_a_column_that_vanished_stops_its_link_until_it_is_released(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.resident("R1")
+    small.cascade()
+    losing_phone(monkeypatch)
     small.put(E11, "R1", care_level="重点")
     assert "phone" in held(small)
     assert (small.get(CITY, "R1") or {})["care_level"] == "无"
     small.federation.services.links.release(LINK, "tester")
     small.cascade()
     assert (small.get(CITY, "R1") or {})["care_level"] == "重点"
+
+
+def test_a_column_that_was_empty_for_all_may_be_left_out(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.resident("R1", phone=None)
+    small.cascade()
+    losing_phone(monkeypatch)
+    small.put(CITY, "R1", name="王芳")
+    small.cascade(force_full=True)
+    assert (small.get(E11, "R1") or {})["name"] == "王芳"
 
 
 def test_a_clock_that_was_set_back_stops_the_links_until_it_is_right_again(small: Small) -> None:

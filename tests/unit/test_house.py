@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,11 @@ def test_the_engine_imports_neither_airflow_nor_a_connector_nor_an_adapter(path:
     for name in imports(path):
         assert name.split(".")[0] not in ("airflow", "dags", "plugins"), name
         if name.startswith("connectors") and path != ROOT / COMPOSITION_ROOT:
-            assert name == "connectors.base", name
+            assert name in ("connectors.base", "connectors.findings"), name
         if name.startswith("great_expectations"):
-            assert path.name.startswith("gate"), "Great Expectations belongs inside the gate"
+            assert path.name.startswith(("gate", "quality")), (
+                "Great Expectations belongs to the gate and the quality report"
+            )
 
 
 @pytest.mark.parametrize("path", modules("connectors"), ids=lambda path: path.name)
@@ -74,3 +77,22 @@ def test_each_row_of_the_decision_table_names_a_test_that_exists() -> None:
     assert len(named) > 30
     assert not {name for name in named if f"def {name}(" not in tests}
     assert all((ROOT / path).exists() for path in re.findall(r"`((?:tests|federation)/[a-z_/]+\.py)`", written))
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package → version, of a file of requirements."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = (line.partition("==") for line in lines if "==" in line)
+    return {package.split("[")[0]: version for package, _, version in found}
+
+
+def test_the_image_has_the_extras_for_where_files_may_lie_in_the_versions_that_the_tests_use() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    tested = pins("requirements-dev.txt")
+    for package, _, version in (line.partition("==") for lines in extras.values() for line in lines):
+        assert (package, pins("requirements-dev.in")[package], tested[package]) == (package, version, version)
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    installed = re.search(r"--constraint (\S+) --editable '\.\[(.+)\]'", image)
+    assert installed is not None and installed[1] == "requirements-dev.txt"
+    assert set(installed[2].split(",")) == {"sftp", "s3"} <= set(extras)
+    assert pins("requirements.txt").items() <= tested.items(), "what the image has is what the tests use"

@@ -15,6 +15,7 @@ from tests.federations import (
     EAST,
     EAST_1,
     EAST_2,
+    RESIDENT,
     VISIT,
     W11,
     WEST,
@@ -103,6 +104,40 @@ def test_a_move_of_a_record_whose_change_is_quarantined_keeps_the_change_for_who
     small.cascade()
     assert small.holders("R1") == {CITY, WEST, WEST_1, W11}
     assert small.federation.services.quarantine.open(item).record["phone"] == "1391111"
+
+
+SHARED = RESIDENT.replace(
+    "phone: {label: 手机号, authority: community", "phone: {label: 手机号, authority: shared"
+).replace("fields:\n", "version: edit\nfields:\n  edit: {label: 版本, type: int, authority: shared}\n")
+
+
+@pytest.mark.parametrize("capture", ["mixed", "snapshot", "cursor", "log"])
+@pytest.mark.parametrize(("old", "new"), [(E11, E12), (E12, E11), (E11, W11), (W11, E11)])
+def test_a_shared_edit_made_just_before_a_move_arrives_at_the_new_place_as_well(
+    tmp_path: Path, capture: str, old: str, new: str
+) -> None:
+    small = Small(tmp_path, capture, changes={"datasets/resident.yaml": SHARED})
+    small.resident("R1", old, edit=1)
+    small.cascade()
+    small.put(old, "R1", phone="13911111111", edit=2)
+    small.put(CITY, "R1", community_code=new)
+    small.cascade()
+    assert phones(small, small.holders("R1")) == {"13911111111"}
+    assert old not in small.holders("R1")
+
+
+def test_a_retraction_that_waited_for_a_quarantined_shared_edit_goes_on_once_that_is_mended(tmp_path: Path) -> None:
+    small = Small(tmp_path, changes={"datasets/resident.yaml": SHARED})
+    small.resident("R1", E11, edit=1)
+    small.cascade()
+    small.put(E11, "R1", phone="1391111", edit=2)
+    small.put(CITY, "R1", community_code=E12)
+    small.cascade()
+    assert small.get(E11, "R1") is not None
+    small.put(E11, "R1", phone="13911111111", edit=3)
+    small.cascade()
+    assert small.holders("R1") == {CITY, EAST, EAST_1, E12}
+    assert phones(small, {CITY, EAST, EAST_1, E12}) == {"13911111111"}
 
 
 def test_a_record_that_a_community_originated_is_moved_by_the_city(tmp_path: Path) -> None:

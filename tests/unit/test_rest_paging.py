@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from connectors.rest_json import MISSING, dig
 from federation.contract import Dataset
 from federation.errors import Permanent, SchemaMismatch, Transient
 from tests.scripted_http import Request, Say, scripted
@@ -331,6 +332,34 @@ def test_times_are_read_and_asked_for_as_the_api_writes_them(times: str, written
         connector = delta(server.url, times=times)
         connector.changes(connector.changes(None).cursor, sweep=False)
         assert server.asked[-1].query["since"] == asked
+
+
+def test_a_filter_on_changes_may_be_an_expression() -> None:
+    since = {"parameter": "$filter", "field": "at", "value": "area eq '1' and at ge {since}", "overlap_seconds": 0}
+    scope = {"$filter": "area eq '1'"}
+    with scripted(lambda _: Say(body={"items": [changed("R1", 0)], "total": 1})) as server:
+        connector = delta(server.url, changed_since=since, parameters=scope)
+        connector.changes(connector.changes(None).cursor, sweep=False)
+        asked = [request.query["$filter"] for request in server.asked]
+    assert asked == ["area eq '1'", "area eq '1' and at ge 2026-01-01T16:00:00.000+08:00"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("a.b", 1),
+        ("a.@odata.etag", 2),
+        ("@odata.count", 3),
+        ("a.missing", MISSING),
+        ("a.b.c", MISSING),
+        ("n.b", None),
+        ("n", None),
+        ("@odata", MISSING),
+    ],
+)
+def test_a_name_with_dots_in_it_is_found_as_it_stands(path: str, found: Any) -> None:
+    data = {"a": {"b": 1, "@odata.etag": 2}, "@odata.count": 3, "n": None}
+    assert dig(data, path) is found or dig(data, path) == found
 
 
 # Values

@@ -89,6 +89,25 @@ def test_a_dead_system_costs_no_more_seconds_than_the_budget_over_all_calls() ->
     assert sum(pauses) <= 10
 
 
+def test_waiting_for_an_answer_that_did_not_come_counts_as_a_pause_does() -> None:
+    """A server that says nothing for as long as it is waited for is not asked five times over."""
+    silent = transient()
+    silent.waited = 60.0
+    step = Step(silent, transient())
+    with pytest.raises(Transient):
+        retrier([], Budget(seconds=60)).call(step)
+    assert step.calls == 1
+
+
+def test_an_answer_that_did_not_come_counts_once_in_nested_calls() -> None:
+    silent = transient()
+    silent.waited = 7.0
+    shared = retrier([], Budget(attempts=1, seconds=60))
+    with pytest.raises(Transient):
+        shared.call(lambda: shared.call(Step(silent)))
+    assert shared.left == 53
+
+
 def test_a_system_that_makes_progress_is_not_given_up() -> None:
     pauses: list[float] = []
     patient = retrier(pauses, Budget(seconds=2, earned=0.5))

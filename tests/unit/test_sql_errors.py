@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from connectors import sql_sqlite
 from connectors.base import Batch, Connector, no_keys
 from connectors.sql import SqlConnector
+from connectors.sql_postgres_driver import ImpatientConnection
 from federation.canonical import key_table
 from federation.errors import AccessDenied, ConnectorError, Permanent, SchemaMismatch, Transient, Unreadable
 from tests.contract.dataset import SAMPLE, make_node, row, table
@@ -115,7 +116,7 @@ def test_a_wrong_password_is_an_error_for_a_person(monkeypatch: pytest.MonkeyPat
     def refuse(*_: Any, **__: Any) -> None:
         raise psycopg.OperationalError(said)
 
-    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(ImpatientConnection, "connect", refuse)
     error = failing("changes", opened("postgresql://reader:Geheim-2@127.0.0.1:5999/refusing"))
     assert isinstance(error, AccessDenied)
     assert "Geheim-2" not in str(error)

@@ -18,7 +18,7 @@ from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.table import Table
 
-from connectors.base import no_rejects
+from connectors.base import no_returns
 from connectors.workbook import WorkbookConnector
 from federation.errors import Conflict, SchemaMismatch, Transient, Unreadable
 from tests.unit.workbook_sample import DATASET, HERE, WHOLE, Person, age, connector, node, put, rejects, stored
@@ -43,7 +43,7 @@ def returned(of: WorkbookConnector, key: str = "R1") -> pa.Table:
         "reason_zh": "号码有误",
         "reason_en": "bad",
     }
-    return pa.Table.from_pylist([line], no_rejects(of.node).schema)
+    return pa.Table.from_pylist([line], no_returns(of.node).schema)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -95,11 +95,11 @@ def test_a_text_that_looks_like_a_formula_stays_a_text(tmp_path: Path, suffix: s
     put(book, {**WHOLE, "name": text})
     assert stored(book)["R1"]["name"] == text
     if suffix == "xlsx":
-        sheet = load_workbook(book.path)["数据"]
+        sheet = load_workbook(book.file.where)["数据"]
         cell = sheet[f"{column(sheet, '姓名')}2"]
         assert (cell.data_type, cell.quotePrefix) == ("s", text[0] in "=+-@'")
     elif text[0] in "=+-@":
-        assert f"'{text[0]}" in book.path.read_text("utf-8-sig")
+        assert f"'{text[0]}" in Path(book.file.where).read_text("utf-8-sig")
 
 
 def test_an_id_number_is_a_text_cell_and_keeps_its_digits(path: Path) -> None:
@@ -366,8 +366,17 @@ def test_preparing_again_changes_nothing_and_never_replaces_data(path: Path) -> 
     book = connector(path)
     put(book, WHOLE)
     before = path.read_bytes()
-    book.prepare()
+    assert book.prepare() == ()
     assert path.read_bytes() == before
+
+
+def test_preparing_says_what_it_made(path: Path) -> None:
+    book = WorkbookConnector(node(path))
+    assert book.prepare() == (f"文件 file {path}",)
+    with Person(path) as sheet:
+        sheet.delete_cols(sheet.max_column)
+    (made,) = book.prepare()
+    assert made.startswith("列 columns ") and made.endswith(str(path))
 
 
 # --- files that cannot be trusted ----------------------------------------------------------------------------------
@@ -377,7 +386,7 @@ def test_a_missing_file_is_never_an_empty_node(path: Path) -> None:
     book = connector(path)
     path.unlink()
     for ask in (lambda: book.changes(None), book.probe, lambda: put(book, WHOLE)):
-        with pytest.raises(SchemaMismatch, match="fedsync prepare"):
+        with pytest.raises(SchemaMismatch, match="fedsync system prepare"):
             ask()
 
 
@@ -419,8 +428,12 @@ def test_a_damaged_part_is_unreadable(path: Path) -> None:
 
 def test_a_workbook_with_a_password_says_so(path: Path) -> None:
     book = connector(path)
-    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600)
+    container = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600
+    path.write_bytes(container + "EncryptedPackage".encode("utf-16-le"))
     with pytest.raises(Unreadable, match="密码"):
+        book.changes(None)
+    path.write_bytes(container)
+    with pytest.raises(Unreadable, match="旧版"):
         book.changes(None)
 
 
@@ -442,7 +455,7 @@ def test_an_open_workbook_is_read_but_not_written(path: Path, lock: str) -> None
     with pytest.raises(Transient, match="关闭"):
         put(book, {"rid": "R1", "name": "李四"})
     with pytest.raises(Transient):
-        book.notify(returned(book))
+        book.show_returns(returned(book))
     assert path.read_bytes() == before
     path.with_name(lock).unlink()
     put(book, {"rid": "R1", "name": "李四"})
@@ -483,14 +496,14 @@ def test_a_save_in_the_last_moment_is_a_conflict_too(path: Path, monkeypatch: py
 def test_returns_appear_on_their_sheet_and_clear(path: Path) -> None:
     book = connector(path)
     put(book, WHOLE)
-    book.notify(returned(book))
+    book.show_returns(returned(book))
     sheet = load_workbook(path)["退回待改"]
     assert [[cell.value for cell in row] for row in sheet.rows] == [
-        ["居民编号", "位置", "字段", "现值", "原因", "Reason"],
-        ["R1", "数据!第 2 行", "电话", "=1", "号码有误", "bad"],
+        ["居民编号", "位置", "字段", "现值", "改为", "原因", "Reason"],
+        ["R1", "数据!第 2 行", "电话", "=1", None, "号码有误", "bad"],
     ]
     assert sheet["D2"].data_type == "s"
-    book.notify(no_rejects(book.node))
+    book.show_returns(no_returns(book.node))
     assert load_workbook(path).sheetnames == ["数据"]
 
 
@@ -498,10 +511,10 @@ def test_showing_returns_neither_wakes_the_sweep_nor_spoils_a_cursor(path: Path)
     book = connector(path)
     put(book, WHOLE)
     token, cursor = book.probe().token, book.changes(None).cursor
-    book.notify(returned(book))
+    book.show_returns(returned(book))
     assert (book.probe().token, book.changes(None).cursor) == (token, cursor)
     before = path.read_bytes()
-    book.notify(returned(book))
+    book.show_returns(returned(book))
     assert path.read_bytes() == before, "returns that are shown already are not written again"
     put(book, {"rid": "R1", "name": "李四"}, cursor=cursor)
     assert book.probe().token != token

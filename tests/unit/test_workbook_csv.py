@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.base import no_rejects
+from connectors.base import no_returns
 from connectors.workbook import WorkbookConnector
 from federation.errors import Conflict, SchemaMismatch, Transient, Unreadable
 from tests.unit.test_workbook import returned
@@ -123,12 +123,61 @@ def test_what_a_person_saved_meanwhile_is_a_conflict(path: Path) -> None:
 def test_returns_stand_beside_the_file_and_go_when_settled(path: Path) -> None:
     book = connector(path)
     token = book.probe().token
-    book.notify(returned(book))
+    book.show_returns(returned(book))
     beside = path.with_name("居民.退回待改.csv")
     assert beside.read_text("utf-8-sig").splitlines() == [
-        "居民编号,位置,字段,现值,原因,Reason",
-        "R1,数据!第 2 行,电话,'=1,号码有误,bad",
+        "居民编号,位置,字段,现值,改为,原因,Reason",
+        "R1,数据!第 2 行,电话,'=1,,号码有误,bad",
     ]
     assert book.probe().token == token
-    book.notify(no_rejects(book.node))
+    book.show_returns(no_returns(book.node))
     assert not beside.exists()
+
+
+# --- mending on the file of returns
+
+
+def mend(path: Path, value: str, encoding: str = "utf-8-sig") -> Path:
+    """As a person would: open 居民.退回待改.csv, write the right value into 改为, save."""
+    beside = path.with_name("居民.退回待改.csv")
+    header, line = beside.read_text("utf-8-sig").splitlines()
+    cells = line.split(",")
+    cells[header.split(",").index("改为")] = value
+    beside.write_text("\n".join([header, ",".join(cells)]) + "\n", encoding)
+    return beside
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+def test_a_value_mended_on_the_file_of_returns_is_read_wakes_the_sweep_and_lands_in_the_data(
+    path: Path, encoding: str
+) -> None:
+    book = connector(path)
+    put(book, {**WHOLE, "phone": "=1"}, {**WHOLE, "rid": "R2", "phone": "=1"})
+    book.show_returns(returned(book))
+    before, token = book.changes(None), book.probe().token
+    mend(path, "13900000000", encoding)
+    after = book.changes(None)
+    assert stored(book)["R1"]["phone"] == "13900000000" and stored(book)["R2"]["phone"] == "=1"
+    assert after.cursor != before.cursor and book.probe().token != token
+    book.show_returns(no_returns(book.node))
+    assert not path.with_name("居民.退回待改.csv").exists()
+    assert "R1" in path.read_text("utf-8-sig") and stored(book)["R1"]["phone"] == "13900000000"
+
+
+def test_a_value_that_was_also_changed_in_the_data_stays_as_it_stands_there(path: Path) -> None:
+    book = connector(path)
+    put(book, {**WHOLE, "phone": "=1"})
+    book.show_returns(returned(book))
+    mend(path, "13900000000")
+    path.write_text(path.read_text("utf-8-sig").replace("'=1", "13811111111"), "utf-8-sig")
+    assert stored(book)["R1"]["phone"] == "13811111111"
+
+
+def test_a_mending_that_a_program_rounded_is_not_taken(path: Path) -> None:
+    book = connector(path)
+    put(book, {**WHOLE, "phone": "=1"})
+    book.show_returns(returned(book))
+    mend(path, "1.39E+10")
+    assert stored(book)["R1"]["phone"] == "=1"
+    book.show_returns(returned(book))
+    assert ",," in path.with_name("居民.退回待改.csv").read_text("utf-8-sig")
