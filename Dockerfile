@@ -11,7 +11,9 @@ COPY expectations expectations
 COPY examples examples
 COPY dags dags
 COPY plugins plugins
-RUN pip install --no-cache-dir --no-deps --editable .
+# The files that the tests run with pin what the extras bring along.
+COPY requirements-dev.txt .
+RUN pip install --no-cache-dir --constraint requirements-dev.txt --editable '.[sftp,s3]'
 USER fedsync
 ENV AIRFLOW_HOME=/data/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/fedsync/dags \

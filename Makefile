@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := federation connectors dags plugins examples benchmarks tests
 
-.PHONY: help demo up test check fmt bench fuzz install install-dev requirements clean
+.PHONY: help demo up test check fmt bench fuzz mutants install install-dev requirements clean
 
 help:  ## 列出命令 / list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,13 +32,13 @@ up: install  ## 启动 Airflow 供查看，Ctrl-C 结束 / leave Airflow running
 	$(BIN)/python -m examples.beijing.demo --stay
 
 test: install-dev  ## 全部测试 / all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install-dev  ## 格式、规范、类型、测试 / format, lint, types, tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 fmt: install-dev  ## 排版 / format
 	$(BIN)/ruff format $(SOURCES)
@@ -47,9 +47,14 @@ fmt: install-dev  ## 排版 / format
 bench: install-dev  ## 基准 / benchmarks
 	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.merge
+	$(BIN)/python -m benchmarks.workbook
+	$(BIN)/python -m benchmarks.link --peers
 
 fuzz: install-dev  ## 更久的随机测试，EXAMPLES=n / the property tests with n new examples each
 	FEDSYNC_FUZZ_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest tests/property --timeout 0
+
+mutants: install-dev  ## 变异检查：故意破坏承诺，看测试能否发现 / break each promise on purpose, see the tests notice
+	$(BIN)/python -m tests.mutation
 
 requirements:  ## 重新锁定依赖 / pin the dependencies anew
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate requirements.in -o requirements.txt

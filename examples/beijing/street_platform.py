@@ -4,6 +4,7 @@
     GET    /api/{dataset}?only=keys&offset=0&limit=50
     GET | PATCH | DELETE  /api/{dataset}/{key}
     GET    /api/{dataset}/-/state
+    GET | PUT  /api/{dataset}/-/returns     what was handed back to the street (退回), a list that PUT replaces
 
 A list is `{"records": […], "count": n}`, ordered by key; an item is the bare record. PATCH changes what it names and creates
 what is missing. `modified` is the server's and cannot be written. At most 200 records an answer.
@@ -37,6 +38,7 @@ class StreetPlatform(Platform):
         datasets: tuple[str, ...] = DATASETS,
     ) -> None:
         self.datasets = datasets
+        self.returns: dict[str, list[Any]] = {}
         super().__init__(folder, token, host=host, port=port, faults=faults)
 
     def answer(self, method: str, path: list[str], query: dict[str, str], body: Any) -> Reply:
@@ -50,6 +52,11 @@ class StreetPlatform(Platform):
                 return self._list(dataset, query)
             case "GET", ["-", "state"]:
                 return Reply(200, {"version": self.records.version})
+            case "GET", ["-", "returns"]:
+                return Reply(200, {"returns": self.returns.get(dataset, [])})
+            case "PUT", ["-", "returns"] if isinstance(body, list):
+                self.returns[dataset] = body
+                return Reply(200, {"ok": True})
             case "GET", [key]:
                 known = self.records.get(dataset, key)
                 return Reply(200, _shown(*known)) if known else self._absent()
