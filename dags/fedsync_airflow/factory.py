@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from fedsync_plugin import RegionAt
 
@@ -23,6 +23,8 @@ from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.retry import POLICY, RETRIES
+from fedsync_airflow.uploads import uploads_dag
+from fedsync_airflow.waking import wake
 
 OWNER = "fedsync"
 DEFAULTS: dict[str, Any] = {
@@ -40,6 +42,9 @@ def build_dags(config: Config) -> Iterator[DAG]:
         for upper, lower in dataset.hops:
             yield hop_dag(dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
+        uploads = uploads_dag(config, dataset, DEFAULTS)
+        if uploads is not None:
+            yield uploads
     yield replay_dag()
     yield release_dag()
 
@@ -143,23 +148,14 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         @task.branch
         def probe(ti: Any = None) -> list[str]:
             """轻量探查各节点 / probe every node cheaply."""
-            wake = tasks.sweep(dataset.name)
-            ti.xcom_push(key="wake", value=wake)
-            return [f"wake__{name}" for name in wake]
+            found = tasks.sweep(dataset.name)
+            ti.xcom_push(key="wake", value=found)
+            return [f"wake__{name}" for name in found]
 
         probed = probe()
         for upper, _ in dataset.hops:
-            probed >> _wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
+            probed >> wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
-
-
-def _wake(asset: Asset, name: str) -> Any:
-    @task(task_id=f"wake__{name}", outlets=[asset])
-    def wake(*, ti: Any = None, outlet_events: Any = None) -> None:
-        """唤醒这些区划的链路 / wake the hops of these regions."""
-        outlet_events[asset].add_partitions(ti.xcom_pull(task_ids="probe", key="wake")[name])
-
-    return wake()
 
 
 def replay_dag() -> DAG:

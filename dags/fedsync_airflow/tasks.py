@@ -198,6 +198,25 @@ def sweep(dataset: str) -> dict[str, list[str]]:
     return wake
 
 
+def uploads(dataset: str, regions: list[str]) -> dict[str, list[str]]:
+    """Ask nodes whose file was saved whether they hold news: asset name → codes of the regions to wake."""
+    from federation.uploads import news_at
+
+    wake: dict[str, list[str]] = {}
+    with opened() as federation:
+        contract = federation.config.dataset(dataset)
+        known = [code for code in regions if code in federation.config.tree]
+        news = news_at(federation, dataset, known)
+        for code in news:
+            level = federation.config.tree[code].level
+            if contract.upper_of(level) is not None:
+                wake.setdefault(f"{level}__from_below", []).append(code)
+            if contract.lower_of(level) is not None:
+                wake.setdefault(f"{level}__from_above", []).append(code)
+    log.info("%d file(s) saved, %d with news: %s", len(regions), len(news), ", ".join(news[:20]) or "-")
+    return wake
+
+
 def replay(item: str, actor: str) -> None:
     """Ask that a quarantined record be read and judged anew. Raises FedsyncError if `item` names none: empty would be any."""
     if not item.strip():
