@@ -18,6 +18,7 @@ from fedsync_plugin import RegionAt
 
 from federation.config import Config
 from federation.contract import Dataset
+from federation.pools import pool_of
 from fedsync_airflow import tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
@@ -27,12 +28,23 @@ from fedsync_airflow.uploads import uploads_dag
 from fedsync_airflow.waking import wake
 
 OWNER = "fedsync"
+DEFAULT_POOL = "default_pool"
+BY_HAND = 2000
+"""The priority of what somebody waits for at the screen: above every dataset's."""
 DEFAULTS: dict[str, Any] = {
     "owner": OWNER,
     "retries": RETRIES,
     "retry_delay": timedelta(seconds=10),
     "retry_policy": POLICY,
+    # as it stands, whatever comes after a task: what people wait for goes first (see `urgency`)
+    "weight_rule": "absolute",
+    "priority_weight": 1,
 }
+
+
+def urgency(dataset: Dataset, what: int = 0) -> dict[str, Any]:
+    """The default arguments of a DAG that moves a dataset's records: before all reports, and by the dataset's `priority`."""
+    return {**DEFAULTS, "priority_weight": dataset.priority * 10 + what}
 
 
 def build_dags(config: Config) -> Iterator[DAG]:
@@ -40,19 +52,20 @@ def build_dags(config: Config) -> Iterator[DAG]:
     for dataset in config.datasets.values():
         yield sweep_dag(config, dataset)
         for upper, lower in dataset.hops:
-            yield hop_dag(dataset, upper, lower)
+            yield hop_dag(config, dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
-        uploads = uploads_dag(config, dataset, DEFAULTS)
+        uploads = uploads_dag(config, dataset, urgency(dataset, 5))
         if uploads is not None:
             yield uploads
     yield replay_dag()
     yield release_dag()
 
 
-def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
+def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
     """Syncs one region of `upper` (the partition) with each of its children at `lower`."""
     down, up = arrivals(dataset, upper, "from_above"), arrivals(dataset, lower, "from_below")
     mapper = RegionAt(upper)
+    pool = pool_of(config, dataset, upper, lower) or DEFAULT_POOL
     with DAG(
         hop_dag_id(dataset, upper, lower),
         dag_display_name=hop_title(dataset, upper, lower),
@@ -60,19 +73,19 @@ def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
         doc_md=hop_doc(dataset, upper, lower),
         schedule=PartitionedAssetTimetable(assets=down | up, partition_mapper_config={down: mapper, up: mapper}),
         tags=["fedsync", dataset.name, f"{upper}-{lower}"],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset),
         catchup=False,
         max_active_runs=16,
         is_paused_upon_creation=False,
     ) as dag:
 
-        @task
+        @task(pool=pool)
         def collect() -> list[tasks.Work]:
             """读取上级节点一次 / read the parent once for all its children."""
             key = get_current_context()["dag_run"].partition_key
             return tasks.collect(dataset.name, tasks.partition_of(key, upper))
 
-        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}")
+        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}", pool=pool)
         def sync(work: tasks.Work) -> None:
             """与一批下级逐链路同步 / sync the links to a batch of children."""
             tasks.sync(dataset.name, work)
@@ -139,7 +152,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         doc_md=sweep_doc(dataset),
         schedule=CronTriggerTimetable(dataset.schedule, timezone=config.spec.timezone),
         tags=["fedsync", dataset.name, "sweep"],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset, 5),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -166,7 +179,7 @@ def replay_dag() -> DAG:
         doc_md=replay_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         params={
             "item": Param("", type="string", title="隔离编号 / quarantine id", description="fedsync quarantine list")
@@ -190,7 +203,7 @@ def release_dag() -> DAG:
         doc_md=release_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},
     ) as dag:
