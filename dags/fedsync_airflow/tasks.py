@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from federation.federation import Federation
 
 log = logging.getLogger("fedsync")
-BATCH = 16
-"""Children per mapped task: enough to share a process's start, few enough to spread over workers."""
+BATCH = 32
+"""Children per mapped task: enough to share a process's start (one for 85 % of the streets of a large city), few enough to spread over workers."""
 
 
 KEPT = 24 * 3600
