@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -388,14 +387,12 @@ class Federation:
                 services.ledger.audit(connection, actor, "quarantine.purge", name, f"{done[name]} < {before.date()}")
         return done
 
-    def stage(self, reading: Reading) -> Path:
-        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).
+    def stage(self, reading: Reading) -> str:
+        """Keep a reading for other processes (`federation.staging`); a reference that may pass between tasks.
 
         Whoever passes it on throws it away: the records in it may be personal.
         """
-        folder = self.config.state / "staging" / uuid.uuid4().hex
-        reading.save(folder)
-        return folder
+        return self.services.staging.keep(reading)
 
     def close(self) -> None:
         """Give the ledger's connections back."""
