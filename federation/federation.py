@@ -63,12 +63,13 @@ class CascadeResult:
 
 
 class Federation:
-    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`)."""
+    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`); `closing`: what it holds."""
 
-    def __init__(self, services: Services, opener: Opener) -> None:
+    def __init__(self, services: Services, opener: Opener, closing: Callable[[], None] = lambda: None) -> None:
         self.services = services
         self.config = services.config
         self._opener = opener
+        self._closing = closing
 
     @contextmanager
     def node(self, dataset: str, region: str) -> Iterator[Connector]:
@@ -395,5 +396,6 @@ class Federation:
         return self.services.staging.keep(reading)
 
     def close(self) -> None:
-        """Give the ledger's connections back."""
+        """Give the connections of what is the engine's own back."""
+        self._closing()
         self.services.ledger.close()

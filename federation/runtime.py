@@ -17,6 +17,7 @@ from connectors.hosted import metadata as hosted_metadata
 from connectors.level import Scope
 from connectors.nodes import check_options, open_node, open_system
 from connectors.registry import connector_class
+from connectors.sql_database import release_idle
 from federation.backup import Backups, Hosted
 from federation.canonical import key_column, key_table
 from federation.config import HOSTED, Binding, Config, Reference, load
@@ -44,7 +45,8 @@ def open_federation(
     path: Path | str | Config, *, connection_uri: ConnectionUri = from_environment, clock: Clock = utc_now
 ) -> Federation:
     """Open a declared federation: its ledger (migrated), its gates, its key. Opens no node."""
-    return Federation(*_opened(path, connection_uri, clock))
+    services, opener = _opened(path, connection_uri, clock)
+    return Federation(services, opener, opener.close)
 
 
 def open_hosting(
@@ -152,6 +154,11 @@ class Opener:
             codes=binding.codes,
             hosted=self._hosted,
         )
+
+    def close(self) -> None:
+        """Give back the connections to the hosted records, if they were asked for."""
+        if "hosted_url" in vars(self):
+            release_idle(self.hosted_url)
 
     def present(self, dataset: str, region: str, keys: pa.Array) -> pa.Array:
         """Which of these keys (as text) a node holds."""

@@ -114,7 +114,7 @@ class Cluster:
             for pid in (pid for tree in trees for pid in tree):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            deadline = time.monotonic() + 8
+            deadline = time.monotonic() + 4
             while number == signal.SIGTERM and time.monotonic() < deadline:
                 if all(process.poll() is not None for process in self.processes.values()):
                     break
