@@ -149,7 +149,7 @@ class Links:
             thread.join()
 
     def _renew(self, lease: Lease, over: threading.Event) -> None:
-        mine = (table.c.link_id == lease.link_id, table.c.fence == lease.token, table.c.holder == lease.holder)
+        mine = (table.c.holder == lease.holder, table.c.fence == lease.token, table.c.link_id == lease.link_id)
         last = time.monotonic() + LONGEST.total_seconds()
         while not over.wait(RENEW_SECONDS) and time.monotonic() < last:
             try:

@@ -74,7 +74,7 @@ def worker_at_work(running: Cluster, dag: str) -> str | None:
     return None
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_worker_killed_in_the_middle_of_a_task_is_not_missed(tmp_path: Path, three: ThreeLevels) -> None:
     began = time.monotonic()
     federation = three.open()

@@ -19,7 +19,7 @@ from tests.federations import CITY, EAST, EAST_1, EAST_2, WEST, WEST_1
 DAGS = 6
 ACTIVE = ("queued", "running")
 STREETS = {"R0": EAST_1, "R1": EAST_2, "R2": WEST_1}
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def known(running: Cluster) -> set[str]:
 
 
 def until(
-    running: Cluster, before: set[str], what: str, true: Callable[[], bool], timeout: float = 120
+    running: Cluster, before: set[str], what: str, true: Callable[[], bool], timeout: float = 200
 ) -> list[dict[str, Any]]:
     """The new runs, once none is active any more and `true` holds. Services that end by themselves are started again."""
 
@@ -121,8 +121,8 @@ def test_one_partition_woken_twice_at_once_ends_well_doubles_nothing_and_serves_
         holding.execute(f"LOCK TABLE resident_{EAST} IN EXCLUSIVE MODE")
         for _ in range(2):
             running.airflow.trigger("resident__city_district", CITY)
-        running.wait("one of the two to write", lambda: blocked(three), 60)
-        running.wait("the other to be at work as well", lambda: two_at_work(running), 60)
+        running.wait("one of the two to write", lambda: blocked(three), 100)
+        running.wait("the other to be at work as well", lambda: two_at_work(running), 100)
     both_arrived = lambda: arrived(three, "R1", "李一")() and arrived(three, "R2", "王强")()  # noqa: E731
     runs = until(running, before, "both runs to end", both_arrived)
     assert {run["state"] for run in runs} == {"success"}, runs
@@ -145,11 +145,11 @@ def test_a_scheduler_killed_in_the_middle_of_a_cascade_and_started_again_complet
     with psycopg.connect(three.database) as holding:
         holding.execute(f"LOCK TABLE resident_{EAST} IN EXCLUSIVE MODE")
         running.airflow.trigger("resident__sweep")
-        running.wait("a task to write", lambda: blocked(three), 60)
+        running.wait("a task to write", lambda: blocked(three), 100)
         running.kill("scheduler")
     began = time.monotonic()
     running.start("scheduler", compose_commands()["scheduler"])
-    runs = until(running, before, "the cascade to complete", arrived(three, "R0", "王三", "13933333333"), 150)
+    runs = until(running, before, "the cascade to complete", arrived(three, "R0", "王三", "13933333333"), 250)
     assert {run["state"] for run in runs} == {"success"}, runs
     three.assert_equal()
     print(f"completed {time.monotonic() - began:.0f} s after the scheduler's death")
@@ -172,7 +172,7 @@ def test_a_metadata_database_that_drops_everybody_delays_a_cascade_and_loses_not
             ).fetchone() or (0,)
         ended += count
     assert ended > 6
-    runs = until(running, before, "the cascade to complete", arrived(three, "R2", "赵四", "13944444444"), 150)
+    runs = until(running, before, "the cascade to complete", arrived(three, "R2", "赵四", "13944444444"), 250)
     failed = [run for run in runs if run["state"] == "failed"]
     if failed:  # a task that could not even report is a failed run; the next sweep finds what it left
         before = known(running)

@@ -15,6 +15,8 @@ CANONICAL = "tests/unit/test_canonical.py"
 PROMISES = "tests/unit/test_promises.py"
 CHECKS = "tests/unit/test_gate_check.py"
 WAIVERS = "tests/unit/test_waivers.py"
+BACKUP = "tests/unit/test_backup.py"
+STORAGE = "tests/unit/test_storage.py"
 ENGINE = (
     MERGE,
     CANONICAL,
@@ -28,6 +30,8 @@ ENGINE = (
     CRASH,
     CHECKS,
     WAIVERS,
+    BACKUP,
+    STORAGE,
 )
 
 
@@ -356,7 +360,23 @@ MUTANTS = (
         "older_than: float = -1.0",
         (f"{LEDGER}::test_the_old_baseline_stays_readable_after_a_change_and_is_collected_when_old",)),
     Mutant("current_baseline_collected", "federation/ledger/baselines.py", "the baseline that the ledger points to is never collected",
-        "not in named and stamp and",
-        "and stamp and",
+        "for name in there - named}",
+        "for name in there}",
         (f"{LEDGER}::test_the_old_baseline_stays_readable_after_a_change_and_is_collected_when_old",)),
+    Mutant("replaced_baseline_collected_by_its_age", "federation/ledger/baselines.py", "a file that was replaced just now is kept, however old it is",
+        "noted.get(name, now)",
+        "noted.get(name, 0.0)",
+        (f"{STORAGE}::test_a_replaced_baseline_file_stays_for_a_day_however_old_it_is",)),
+    Mutant("forgotten_without_a_tombstone", "federation/settling.py", "what both ends lost does not come back from a link that still knows it",
+        "WHERE action <> 'forget' OR away OR told_above",
+        "WHERE action <> 'forget'",
+        (f"{MOVES}::test_a_record_that_its_authority_deleted_does_not_come_back_though_a_node_in_the_middle_lost_it_as_well",)),
+    Mutant("positions_survive_a_restore", "federation/backup.py", "after a restore each link compares everything",
+        'dict.fromkeys(\n        ("identity", "upper_cursor",',
+        'dict.fromkeys(\n        ("upper_cursor",',
+        (f"{BACKUP}::test_a_restored_link_compares_everything_once",)),
+    Mutant("runner_survives_a_restore", "federation/backup.py", "a runner that began before a restore settles nothing after it",
+        "fence=ahead, ",
+        "",
+        (f"{BACKUP}::test_a_runner_that_began_before_the_restore_settles_nothing_after_it",)),
 )  # fmt: skip

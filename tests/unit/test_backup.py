@@ -202,6 +202,21 @@ def test_a_runner_that_began_before_the_restore_settles_nothing_after_it(small: 
     assert again.token > lease.token
 
 
+def test_a_restored_link_compares_everything_once(small: Small, tmp_path: Path) -> None:
+    begin(small)
+    take(small, tmp_path / "backup")
+    restore(small, tmp_path / "backup")
+    services, link = small.federation.services, small.federation.config.link("resident", EAST)
+    before = services.links.state(link)
+    small.cascade()
+    after = services.links.state(link)
+    assert before.last_full is not None and after.last_full is not None
+    assert after.last_full > before.last_full, "both ends were read whole"
+    small.put(CITY, "R1", name="城一")
+    small.cascade()
+    assert services.links.state(link).last_full == after.last_full, "and after that, what changed"
+
+
 def test_the_trail_of_what_was_done_since_the_backup_is_kept(small: Small, tmp_path: Path) -> None:
     begin(small)
     take(small, tmp_path / "backup")
