@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
+from federation.cli_backup import backup, health, restore
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
@@ -39,7 +40,8 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
-app.command()(trace)
+for top in (trace, backup, restore, health):
+    app.command(top.__name__)(top)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(gate_app, name="gate")

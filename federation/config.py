@@ -91,6 +91,16 @@ class QualitySpec(Declared):
     keep_days: int = Option(default=60, ge=31, description="days that the trend is kept in the ledger")
 
 
+class StorageSpec(Declared):
+    """Where staging and baselines lie: `url`, a folder (relative to the declaration) or any fsspec location (`s3://bucket/prefix`).
+
+    `options`: of that location's fsspec library (for S3: `key`, `secret`, `endpoint_url`); secrets by reference.
+    """
+
+    url: str
+    options: dict[str, Any] = Option(default_factory=dict)
+
+
 class FederationSpec(Declared):
     """The top file of a declaration (`federation.yaml`). Paths are relative to it."""
 
@@ -107,6 +117,13 @@ class FederationSpec(Declared):
     secret: Reference | None = Option(
         default=None,
         description="keys fingerprints, quarantine and hosted records; default: FEDSYNC_SECRET, else a file in `state`",
+    )
+    storage: StorageSpec | None = Option(
+        default=None, description="staging and baselines; default: in `state`. Several hosts need one that all reach"
+    )
+    hosted: Reference | None = Option(
+        default=None,
+        description="SQLAlchemy URL of hosted records; default: FEDSYNC_HOSTED, else `hosted.db` in `state` if it is there or the ledger is SQLite, else the ledger's database",
     )
     previous_secrets: tuple[Reference, ...] = Option(
         default=(),
@@ -309,6 +326,7 @@ def load(path: Path | str) -> Config:
     problems += _system_problems(file, spec)
     problems += node_problems(file, spec, tree, datasets, complete=complete)
     problems += _secret_problems(file, ("systems",), file.data.get("systems", {}))
+    problems += _secret_problems(file, ("storage",), file.data.get("storage", {}))
     problems += _secret_problems(file, ("nodes",), file.data.get("nodes", []))
     if problems:
         raise DeclarationError(

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -64,12 +63,13 @@ class CascadeResult:
 
 
 class Federation:
-    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`)."""
+    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`); `closing`: what it holds."""
 
-    def __init__(self, services: Services, opener: Opener) -> None:
+    def __init__(self, services: Services, opener: Opener, closing: Callable[[], None] = lambda: None) -> None:
         self.services = services
         self.config = services.config
         self._opener = opener
+        self._closing = closing
 
     @contextmanager
     def node(self, dataset: str, region: str) -> Iterator[Connector]:
@@ -388,15 +388,14 @@ class Federation:
                 services.ledger.audit(connection, actor, "quarantine.purge", name, f"{done[name]} < {before.date()}")
         return done
 
-    def stage(self, reading: Reading) -> Path:
-        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).
+    def stage(self, reading: Reading) -> str:
+        """Keep a reading for other processes (`federation.staging`); a reference that may pass between tasks.
 
         Whoever passes it on throws it away: the records in it may be personal.
         """
-        folder = self.config.state / "staging" / uuid.uuid4().hex
-        reading.save(folder)
-        return folder
+        return self.services.staging.keep(reading)
 
     def close(self) -> None:
-        """Give the ledger's connections back."""
+        """Give the connections of what is the engine's own back."""
+        self._closing()
         self.services.ledger.close()

@@ -103,7 +103,8 @@ class LinkRun:
             lease, state = self.services.links.acquire(self.link)
             try:
                 reached("lease.taken")
-                return self._attempts(lease, state, reading)
+                with self.services.links.kept(lease):
+                    return self._attempts(lease, state, reading)
             except FedsyncError as error:
                 self._settle_failure(lease, error)
                 raise

@@ -30,6 +30,7 @@ from federation.ledger.waivers import Waivers
 from federation.regions import Region
 from federation.returning import ReturnDesk
 from federation.secrets import Keyring
+from federation.staging import Staging
 from federation.vouch import SideName
 
 
@@ -44,6 +45,7 @@ class Services:
     ledger: Ledger
     links: Links
     baselines: Baselines
+    staging: Staging
     quarantine: Quarantine
     waivers: Waivers
     corrections: Corrections
