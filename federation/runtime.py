@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Connector, Node
+from connectors.base import Batch, Connector, Node
 from connectors.hosted import HostedConnector
 from connectors.level import Scope
 from connectors.nodes import check_options, open_node, open_system
@@ -26,6 +26,7 @@ from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
 from federation.ledger.links import Links
+from federation.ledger.pauses import Pauses
 from federation.ledger.quarantine import Quarantine
 from federation.ledger.store import Clock, Ledger, utc_now
 from federation.ledger.tombstones import Tombstones
@@ -70,10 +71,12 @@ def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clo
         Contests(ledger, keyring),
         Tombstones(ledger),
         Waiting(ledger),
+        Pauses(ledger),
         keyring,
         load_gates(config),
         lambda binding: bool(opener.left(binding)),
         opener.present,
+        opener.withdraw,
     )
     return services, opener
 
@@ -140,6 +143,23 @@ class Opener:
             finally:
                 connector.close()
         return keys.filter(pc.invert(pc.is_in(keys, value_set=gone)))
+
+    def withdraw(self, dataset: str, region: str, keys: pa.Array, showing: Callable[[pa.Table], None]) -> None:
+        """Delete those of these records (keys as text) that lie outside a node's jurisdiction. `showing` sees their rows before.
+
+        Raises Conflict if a system that can tell was edited meanwhile: then simply again.
+        """
+        binding = self._config.binding(dataset, region)
+        with located(dataset=dataset, region=str(binding.region), system=binding.system):
+            connector = self(binding)
+            try:
+                found = connector.fetch(key_table(keys, binding.dataset))
+                if found.outside is not None and found.outside.num_rows:
+                    showing(found.outside)
+                    cursor = found.cursor if connector.capabilities.conditional else None
+                    connector.apply(Batch((), found.outside.select(list(binding.dataset.key)), cursor))
+            finally:
+                connector.close()
 
     def unguarded(self, binding: Binding) -> Connector:
         """The same without its level's guard: for records that lie outside, and are none of the engine's making."""
