@@ -103,7 +103,7 @@ class Federation:
         """Ask every node cheaply whether it may have changed since its links last settled."""
         contract = self.config.dataset(dataset)
         states = self.services.links.all(dataset)
-        links, skipped = self._open(list(self.config.all_links(dataset)), states)
+        links, skipped = self.open_links(list(self.config.all_links(dataset)), states)
         asked = self._asked(contract, links, states)
         awake = {link.id for link in links if self._must_run(contract, link, states) or link.id in asked}
         quiet = [link for link in links if link.id not in awake and link.id in states and states[link.id].state == "ok"]
@@ -122,7 +122,7 @@ class Federation:
         unreachable = {code: str(token) for code, token in tokens.items() if isinstance(token, FedsyncError)}
         return News({level: sorted(found) for level, found in parents.items()}, unreachable, skipped)
 
-    def _open(self, links: Sequence[Link], states: dict[str, LinkState]) -> tuple[list[Link], dict[str, str]]:
+    def open_links(self, links: Sequence[Link], states: dict[str, LinkState]) -> tuple[list[Link], dict[str, str]]:
         """The links that may run now; of the others, why not: paused, or still waiting for a new parent (`federation.reparenting`)."""
         paused, skipped = self.services.paused(), dict[str, str]()
         for link in links:
@@ -138,7 +138,7 @@ class Federation:
     def children(self, dataset: str, upper: str) -> tuple[list[Link], dict[str, str]]:
         """The links of a parent that may run now, and why the others are skipped (link → reason)."""
         links = self.config.links(dataset, upper)
-        return self._open(links, self.services.links.states([link.id for link in links]))
+        return self.open_links(links, self.services.links.states([link.id for link in links]))
 
     def _asked(self, contract: Dataset, links: Sequence[Link], states: dict[str, LinkState]) -> set[str]:
         """Links that are due though no node may have changed: replays, verdicts that may be others by now, rulings, corrections on

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from datetime import datetime, time
+from typing import TYPE_CHECKING, cast
 
 from federation.config import Config, Link
-from federation.errors import DeclarationError
+from federation.errors import DeclarationError, FedsyncError
 from federation.ledger.pauses import KINDS, Kind, Pause
+
+if TYPE_CHECKING:
+    from federation.services import Services
 
 
 class Paused:
@@ -71,3 +75,17 @@ def subject_of(config: Config, kind: str, subject: str) -> tuple[Kind, str]:
             system=subject,
         )
     return cast(Kind, kind), subject
+
+
+def pause_of(services: Services, kind: str, subject: str, reason: str, until: datetime | None, actor: str) -> Pause:
+    """Pause something that the declaration knows. `until` without a time zone is in the federation's; at midnight it is that whole day.
+
+    Raises DeclarationError for what is not declared, FedsyncError for an end that is over or a reason that is empty.
+    """
+    found = subject_of(services.config, kind, subject)
+    if not reason.strip():
+        raise FedsyncError("a pause needs a reason", "暂停须说明原因", todo="填写原因 / say why", **{kind: subject})
+    if until is not None and until.tzinfo is None:
+        last = datetime.combine(until.date(), time(23, 59, 59)) if until.time() == time() else until
+        until = last.replace(tzinfo=services.now().tzinfo)
+    return services.pauses.pause(*found, reason=reason.strip(), until=until, actor=actor)

@@ -138,7 +138,28 @@ def _withdraw(services: Services, link: Link, state: LinkState, agreed: pa.Table
         if place is None or place.direction != "ascending":
             keys = dropped.filter(pc.invert(pc.is_in(dropped, known.column("key").combine_chunks())))
         if len(keys):
-            services.withdraw(dataset.name, step.lower.code, keys, partial(_carry, services, link, step, agreed, known))
+            services.withdraw(
+                dataset.name, step.lower.code, keys, partial(_given_up, services, link, step, agreed, known)
+            )
+
+
+def _given_up(services: Services, link: Link, step: Link, agreed: pa.Table, known: pa.Table, rows: pa.Table) -> None:
+    """Before these rows vanish from the lower end of `step`: carry what is worth it, and have that link forget them, for which
+    their absence would be the sudden loss of a whole community."""
+    _carry(services, link, step, agreed, known, rows)
+    gone = key_column(rows, link.contract.dataset)
+    gone = gone.filter(pc.is_in(gone, known.column("key").combine_chunks()))
+    if not len(gone):
+        return
+    lease, state = services.links.acquire(step)
+    try:
+        meanings, now = services.meanings(step.contract), receipts.milliseconds(services.ledger.clock())
+        change = Advance(known.slice(0, 0), gone)
+        manifest = services.baselines.write(step.id, Manifest.parse(state.baseline), meanings, change, now)
+        with services.ledger.transaction() as connection:
+            services.links.settle(connection, lease, baseline=manifest.dump())
+    finally:
+        services.links.let_go(lease)
 
 
 def _carry(services: Services, link: Link, step: Link, agreed: pa.Table, known: pa.Table, rows: pa.Table) -> None:

@@ -21,6 +21,7 @@ from federation.contract import Dataset
 from fedsync_airflow import tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
+from fedsync_airflow.operations import operation_dags
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.retry import POLICY, RETRIES
 
@@ -42,6 +43,7 @@ def build_dags(config: Config) -> Iterator[DAG]:
         yield quality_dag(config, dataset, DEFAULTS)
     yield replay_dag()
     yield release_dag()
+    yield from operation_dags(config, DEFAULTS)
 
 
 def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
