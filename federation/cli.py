@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
+from federation.cli_erase import erase
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
 from federation.cli_pause import pause, resume
@@ -43,6 +44,7 @@ example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_i
 app.command()(trace)
 app.command()(pause)
 app.command()(resume)
+app.command()(erase)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(gate_app, name="gate")
@@ -113,7 +115,7 @@ def sync(
     --region 与 --full 并用：仅重新比对该区划（补数）/ --region with --full: a backfill of that region alone.
     """
     from federation.backfill import backfill
-    from federation.runtime import open_federation
+    from federation.runtime import finish_erasures, open_federation
 
     with reporting(as_json):
         federation = open_federation(file)
@@ -126,6 +128,7 @@ def sync(
             else federation.cascade(name, region, force_full=full)
             for name in names
         }
+        finish_erasures(federation, getpass.getuser())
     errors = [error for result in results.values() for error in result.errors.values()]
     skipped = {link: why for result in results.values() for link, why in result.skipped.items()}
     totals = {name: _totals(result.outcomes) for name, result in results.items()}

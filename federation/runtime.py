@@ -18,6 +18,7 @@ from connectors.nodes import check_options, open_node, open_system
 from connectors.registry import connector_class
 from federation.canonical import key_column, key_table
 from federation.config import HOSTED, Binding, Config, Reference, load
+from federation.erasing import Eraser
 from federation.errors import DeclarationError, FedsyncError, located
 from federation.federation import Federation
 from federation.gate import Gate
@@ -25,6 +26,7 @@ from federation.hosting import Hosting
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
+from federation.ledger.erasures import Erasure, Erasures
 from federation.ledger.links import Links
 from federation.ledger.pauses import Pauses
 from federation.ledger.quarantine import Quarantine
@@ -53,6 +55,28 @@ def open_hosting(
 ) -> Hosting:
     """Open what the engine hosts in a federation. `actor`: who asks, for the audit trail."""
     return Hosting(*_opened(path, connection_uri, clock), actor)
+
+
+def open_eraser(
+    path: Path | str | Config,
+    actor: str,
+    *,
+    connection_uri: ConnectionUri = from_environment,
+    clock: Clock = utc_now,
+) -> Eraser:
+    """Open what erases records from a federation. `actor`: who runs it, for the audit trail."""
+    services, opener = _opened(path, connection_uri, clock)
+    return Eraser(Federation(services, opener), opener, actor)
+
+
+def finish_erasures(
+    federation: Federation, actor: str, *, connection_uri: ConnectionUri = from_environment
+) -> list[Erasure]:
+    """Try every pending erasure of an open federation again; reads nothing but the ledger if there is none."""
+    services = federation.services
+    if not Erasures(services.ledger, services.keyring).all("pending"):
+        return []
+    return Eraser(federation, Opener(services.config, connection_uri, services.keyring), actor).finish()
 
 
 def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clock) -> tuple[Services, Opener]:
@@ -194,6 +218,14 @@ class Opener:
             for part in ("all", "companion"):
                 connector = self._part(binding, _fields(binding), part)
                 if connector.live():
+                    yield connector
+
+    def kept_of(self, dataset: str) -> Iterator[HostedConnector]:
+        """Every part that the engine keeps, or has left, of a dataset's nodes."""
+        for binding in self._config.bindings(dataset):
+            for part in ("all", "companion"):
+                connector = self._part(binding, _fields(binding), part)
+                if connector.made():
                     yield connector
 
     def _node(self, binding: Binding) -> Node:

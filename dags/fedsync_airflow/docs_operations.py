@@ -27,3 +27,18 @@ no sibling is touched.
 
 - 命令行 / by command: `fedsync sync --dataset resident --region 110101001000 --full`
 """
+
+
+def erase_doc() -> str:
+    """The erase DAG's page."""
+    return """### 删除个人记录 / erase a person's record
+
+按《个人信息保护法》在各级节点删除一条记录，并清除引擎自存的隔离、校核、争议、豁免、暂存与托管内容；只留主键指纹与留痕。节点不可用时保持“待完成”，每小时自动重试。
+触发参数（含主键与原因）由 Airflow 保存：主键应为不透明编号，原因中不写姓名。
+
+Deletes one record at every node that holds it, and empties what the engine itself keeps of it; only the key's fingerprint stays. While a
+node is down the erasure is pending, and each hour it is tried again. Airflow keeps the parameters of a run: keys should be opaque, and
+the reason names no person.
+
+- 命令行 / by command: `fedsync erase resident KEY --reason … --by …`, `fedsync erase list`, `fedsync erase finish`
+"""

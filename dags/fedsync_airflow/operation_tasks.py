@@ -6,9 +6,10 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from federation.errors import FedsyncError
+from federation.errors import FedsyncError, Transient
+from fedsync_airflow.names import declaration
 from fedsync_airflow.retry import worst
-from fedsync_airflow.tasks import opened
+from fedsync_airflow.tasks import connection_uri, opened
 
 log = logging.getLogger("fedsync")
 
@@ -48,3 +49,25 @@ def backfill(dataset: str, region: str) -> None:
         log.error("%s: %s", link, error)
     if result.errors:
         raise worst(list[FedsyncError](result.errors.values()))
+
+
+def erase(dataset: str, key: str, reason: str, by: str, actor: str) -> None:
+    """Erase a record, or, without a dataset, try again what is pending. Raises Transient while anything still waits."""
+    from federation.runtime import open_eraser
+
+    eraser = open_eraser(declaration(), actor, connection_uri=connection_uri)
+    try:
+        asked = [eraser.erase(dataset, key.strip(), reason=reason, by=by or actor)] if dataset else eraser.finish()
+    finally:
+        eraser.federation.close()
+    for one in asked:
+        log.info("erasure %s: %s", one.erasure_id, one.state)
+        for place, why in one.waits_for.items():
+            log.warning("erasure %s waits for %s: %s", one.erasure_id, place, why.replace(one.key, "…"))
+    pending = [one.erasure_id for one in asked if one.state == "pending"]
+    if pending and dataset:
+        raise Transient(
+            f"{len(pending)} erasure(s) still wait for a node or a link",
+            f"{len(pending)} 项删除尚未完成",
+            todo="fedsync erase list",
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
 
 from federation.config import Config
 from fedsync_airflow import operation_tasks
-from fedsync_airflow.docs_operations import backfill_doc, pause_doc
+from fedsync_airflow.docs_operations import backfill_doc, erase_doc, pause_doc
 
 REGION = "^[0-9]{12}$"
 
@@ -18,14 +18,18 @@ def operation_dags(config: Config, defaults: dict[str, Any]) -> Iterator[DAG]:
     """All of them."""
     yield pause_dag(defaults)
     yield backfill_dag(config, defaults)
+    yield erase_dag(config, defaults)
 
 
-def _form(dag_id: str, title: str, doc: str, defaults: dict[str, Any], params: dict[str, Param]) -> DAG:
+def _form(
+    dag_id: str, title: str, doc: str, defaults: dict[str, Any], params: dict[str, Param], schedule: Any = None
+) -> DAG:
     return DAG(
         dag_id,
         dag_display_name=title,
         doc_md=doc,
-        schedule=None,
+        schedule=schedule,
+        catchup=False,
         tags=["fedsync", "operate"],
         default_args=defaults,
         is_paused_upon_creation=False,
@@ -83,4 +87,33 @@ def backfill_dag(config: Config, defaults: dict[str, Any]) -> DAG:
             operation_tasks.backfill(params["dataset"], params["region"])
 
         backfill()
+    return dag
+
+
+def erase_dag(config: Config, defaults: dict[str, Any]) -> DAG:
+    """Erases one person's record; by its schedule, finishes what waits for a node that was down."""
+    params = {
+        "dataset": Param(
+            "",
+            type="string",
+            enum=["", *config.datasets],
+            title="数据集 / dataset",
+            description="留空：只重试未完成的删除 / empty: only try again what is pending",
+        ),
+        "key": Param("", type="string", title="主键 / key"),
+        "reason": Param(
+            "", type="string", title="原因 / reason", description="加密保存 / kept encrypted; name no person"
+        ),
+        "by": Param("", type="string", title="负责人 / who answers for it"),
+    }
+    hourly = CronTriggerTimetable("17 * * * *", timezone=config.spec.timezone, run_immediately=False)
+    with _form("fedsync__erase", "删除个人记录", erase_doc(), defaults, params, hourly) as dag:
+
+        @task
+        def erase(params: Any = None) -> None:
+            """删除记录，或重试未完成的删除 / erase the record, or try again what is pending."""
+            words = [params[name] for name in ("dataset", "key", "reason", "by")]
+            operation_tasks.erase(*words, operation_tasks.actor_of(get_current_context()))
+
+        erase()
     return dag
