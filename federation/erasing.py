@@ -57,7 +57,8 @@ class Eraser:
     def erase(self, dataset: str, key: str, *, reason: str, by: str) -> Erasure:
         """Erase the record with this key (as text). Returns the erasure, `done` or `pending` with what it waits for.
 
-        Raises FedsyncError if the key is none of the dataset's, or if all nodes answered and nobody knows the record.
+        A record that was erased before and is nowhere again: that erasure. Raises FedsyncError if the key is none of the dataset's, or
+        if all nodes answered and nobody ever knew the record.
         """
         contract = self.config.dataset(dataset)
         if not reason.strip() or not by.strip():
@@ -87,6 +88,9 @@ class Eraser:
         links = self._knowing(dataset, key, holders)
         if not holders and not links and not waits and not erasure.waits_for and not self._known(dataset, key):
             self.erasures.withdraw(erasure, self._actor)
+            before = [one for one in self.erasures.all("done") if one.key_fp == erasure.key_fp]
+            if before:
+                return before[-1]
             raise FedsyncError(
                 "no node holds this record, and the ledger knows nothing of it",
                 "没有任何节点持有该记录，台账中也无其痕迹",

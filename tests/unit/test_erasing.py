@@ -83,6 +83,7 @@ def test_the_record_is_gone_from_every_node_stays_gone_and_nobody_else_loses_any
     assert small.cascade(force_full=True).moved == 0
     assert not any(small.federation.sweep("resident").parents.values())
     assert small.holders(KEY) == set()
+    assert erase(small).erasure_id == done.erasure_id, "once more is the same"
 
 
 def test_a_record_that_only_the_community_may_delete_is_erased_above_as_well(small: Small) -> None:
