@@ -99,7 +99,10 @@ def test_what_no_link_carries_is_erased_where_it_stands(small: Small) -> None:
     small.put(W11, KEY, community_code=E11, name=VALUES[0])  # a copy that lies outside its jurisdiction
     small.cascade()
     assert {E21, W11} <= small.holders(KEY)
+    assert KEY in {line["resident_id"] for line in small.store(W11).returns}
     assert erase(small).state == "done"
+    assert KEY not in {line["resident_id"] for line in small.store(W11).returns if line["state"] != "closed"}
+    assert VALUES[0] not in str(small.store(W11).returns)
     assert small.holders(KEY) == set()
     assert mentions(small) == {}
     small.cascade()

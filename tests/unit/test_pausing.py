@@ -109,6 +109,30 @@ def test_a_paused_system_is_asked_nothing_at_all(small: Small, asked: list[str])
     assert WEST in asked
 
 
+def test_a_paused_authority_is_not_asked_for_rulings_and_writes_what_was_accepted_after_the_pause(
+    small: Small, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = MemoryConnector.rulings
+
+    def noted(self: MemoryConnector) -> Any:
+        asked.append(self.node.region.code)
+        return original(self)
+
+    monkeypatch.setattr(MemoryConnector, "rulings", noted)
+    small.put(E11, "R1", name="王炜")
+    small.cascade()
+    (correction,) = small.federation.services.corrections.active("resident")
+    pause(small, "system", "city")
+    asked.clear()
+    small.federation.sweep("resident")
+    ruled = small.federation.rule(correction.correction_id, "accepted", "核实", "test")
+    assert (ruled.state, ruled.applied) == ("accepted", False)
+    assert CITY not in asked
+    resume(small, "system", "city")
+    small.cascade()
+    assert {(small.get(region, "R1") or {})["name"] for region in (CITY, EAST, EAST_1, E11)} == {"王炜"}
+
+
 def test_a_parent_none_of_whose_links_may_run_is_not_read(small: Small, asked: list[str]) -> None:
     pause(small, "region", CITY)
     reading = small.federation.collect("resident", CITY)
