@@ -133,7 +133,7 @@ class Services:
 
     def link_for(self, correction: Correction) -> str | None:
         """The link whose run would let a correction get on; None if it waits for people."""
-        if correction.at is None or correction.closed is not None:
+        if correction.at is None or correction.closed is not None or correction.at not in self.config.tree:
             return None
         dataset = self.config.dataset(correction.dataset)
         stuck = correction.state == "accepted" and not correction.applied
@@ -151,6 +151,8 @@ class Services:
     def link_at(self, dataset: str, region: str) -> str | None:
         """Some link that touches a node: the one above it, at the top the first below."""
         contract = self.config.dataset(dataset)
+        if region not in self.config.tree:
+            return None  # it has left the table
         if contract.upper_of(self.config.tree[region].level) is not None:
             return f"{dataset}/{region}"
         below = self.config.links(dataset, region)

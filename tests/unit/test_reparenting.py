@@ -312,3 +312,25 @@ def test_nothing_is_lost_if_a_run_dies_between_adopting_and_settling(tmp_path: P
     assert small.holders("R1") == path
     assert {(small.get(region, "R1") or {})["phone"] for region in path} == {"13911111111"}
     settled(small)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_street_that_leaves_the_table_hands_its_communities_over_all_the_same(small: Small, typed: bool) -> None:
+    small.resident("R1", E21)
+    small.cascade()
+    small.put(E21, "R1", phone="13911111111")
+    if typed:
+        small.put(EAST_2, "R1", name="王炜")
+        small.federation.sync_parent("resident", EAST)
+        (found,) = small.federation.services.corrections.active("resident")
+        assert found.raised_by == EAST_2
+    regions(
+        small,
+        (f"{EAST_2},景山街道,street,{EAST}\n", ""),
+        (f"{E21},隆福寺社区,community,{EAST_2}", f"{E21},隆福寺社区,community,{EAST_1}"),
+    )
+    small.cascade()
+    path = {CITY, EAST, EAST_1, E21}
+    assert small.holders("R1") == path
+    assert {(small.get(region, "R1") or {})["phone"] for region in path} == {"13911111111"}
+    assert not any(small.federation.sweep("resident").parents.values())
