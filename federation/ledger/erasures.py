@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, select, update
 
 from federation.errors import FedsyncError
 from federation.ledger.schema import audit, contest, correction, quarantine, run, tombstone, waiting, waiver
@@ -127,6 +129,21 @@ class Erasures:
             connection.execute(update(quarantine).where(aside).values(payload=b""))
         return concerned
 
+    def _clean(
+        self,
+        connection: Connection,
+        kept: Table,
+        identity: str,
+        column: str,
+        mine: ColumnElement[bool],
+        cleaned: Callable[[str], str],
+    ) -> None:
+        """Take the key out of a column of text."""
+        for row in rows(connection, select(kept.c[identity], kept.c[column]).where(mine, kept.c[column].is_not(None))):
+            text = cleaned(row[column])
+            if text != row[column]:
+                connection.execute(update(kept).where(kept.c[identity] == row[identity]).values({column: text}))
+
     def finish(self, erasure: Erasure, actor: str) -> None:
         """The record is gone everywhere: forget its key as well, wherever the ledger has it."""
         dataset, key, now = erasure.dataset, erasure.key, self.ledger.clock()
@@ -136,15 +153,35 @@ class Erasures:
             mine = waiting.c.link_id.startswith(f"{dataset}/", autoescape=True)
             connection.execute(delete(waiting).where(mine, waiting.c.key == key))
             texts = ((run, "run_id", "error"), (links, "link_id", "reason_en"), (links, "link_id", "reason_zh"))
-            for kept, identity, column in (*texts, (audit, "audit_id", "detail")):
-                naming = select(kept.c[identity], kept.c[column]).where(kept.c[column].contains(key, autoescape=True))
-                for row in rows(connection, naming):
-                    cleaned = without_key(row[column], key)
-                    same = kept.c[identity] == row[identity]
-                    connection.execute(update(kept).where(same).values({column: cleaned}))
+            for kept, identity, column in texts:
+                mine = kept.c.link_id.startswith(f"{dataset}/", autoescape=True)
+                self._clean(connection, kept, identity, column, mine, partial(_error_without, key=key))
+            looked = audit.c.action.in_(("hosted.show", "hosted.put", "hosted.remove"))
+            mine = looked & audit.c.subject.startswith(f"{dataset}/", autoescape=True)
+            self._clean(connection, audit, "audit_id", "detail", mine, partial(_listing_without, key=_spelt(key)))
             done = {"state": "done", "key": "", "waits": "{}", "tried": now, "finished": now}
             connection.execute(update(table).where(table.c.erasure_id == erasure.erasure_id).values(**done))
             self.ledger.audit(connection, actor, "erase.done", erasure.key_fp, json.dumps({"dataset": dataset}))
+
+
+def _spelt(key: str) -> str:
+    """A key as people type it and the audit trail of hosted records has it: several fields with commas between."""
+    try:
+        parts = json.loads(key) if key.startswith("[") else None
+    except ValueError:
+        parts = None
+    return ",".join(str(part) for part in parts) if isinstance(parts, list) else key
+
+
+def _error_without(text: str, key: str) -> str:
+    """An error's text without a key in the place that it names; numbers elsewhere in it are none."""
+    return re.sub(r"(?<=\bkey=)[^\]]*", lambda found: without_key(found[0], key), text)
+
+
+def _listing_without(text: str, key: str) -> str:
+    """What an audit line lists: keys, behind how many they are."""
+    counted, colon, keys = text.rpartition(": ")
+    return counted + colon + without_key(keys, key)
 
 
 def without_key(text: str, key: str) -> str:

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
-from sqlalchemy import select
+from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 from connectors.base import Batch, no_keys
 from connectors.memory import MemoryConnector
 from federation.cli import app
 from federation.errors import FedsyncError, Transient
-from federation.ledger.erasures import without_key
+from federation.ledger.erasures import ERASED, without_key
 from federation.ledger.schema import metadata
 from federation.pausing import pause_of
 from federation.runtime import open_eraser, open_federation
@@ -210,6 +210,30 @@ def test_what_is_staged_for_other_processes_is_thrown_away_if_it_speaks_of_the_r
 def test_a_key_is_taken_out_of_a_text_only_where_it_stands_alone() -> None:
     assert "R1" not in without_key("[link=x key=R1] R1, R1", "R1")
     assert without_key("R10, xR1, R1-2", "R1") == "R10, xR1, R1-2"
+
+
+def test_the_audit_trail_and_the_errors_lose_the_key_and_nothing_else(small: Small) -> None:
+    services = small.federation.services
+    small.resident("7", E11, name=VALUES[0])
+    small.cascade()
+    with services.ledger.transaction() as connection:
+        for action, detail in (
+            ("hosted.put", "7 records: 7, 77, R-7"),
+            ("hosted.show", "7"),
+            ("link.settle", '{"n": 7}'),
+        ):
+            services.ledger.audit(connection, "test", action, f"resident/{E11}", detail)
+        connection.execute(
+            update(metadata.tables["link"])
+            .where(metadata.tables["link"].c.link_id == f"resident/{W11}")
+            .values(state="held", reason_en="lost 7 of 7 [link=x key=7, 8]")
+        )
+    assert erase(small, "7").state == "done"
+    with services.ledger.transaction() as connection:
+        audit = metadata.tables["audit"]
+        lines = connection.execute(select(audit.c.detail).where(audit.c.actor == "test", audit.c.subject.contains(E11)))
+        assert [detail for (detail,) in lines] == [f"7 records: {ERASED}, 77, R-7", ERASED, '{"n": 7}']
+    assert services.links.all()[f"resident/{W11}"].reason_en == f"lost 7 of 7 [link=x key={ERASED}, 8]"
 
 
 # --- on real stores: PostgreSQL, SQLite, hosted by the engine, workbooks
