@@ -265,6 +265,23 @@ class HostedConnector(Connector):
         """Delete records by key, as people do."""
         self.apply(Batch((), keys))
 
+    def erase(self, keys: pa.Table) -> None:
+        """Delete records and the markers of their deletion. Only once whoever reads what changed here has heard of it."""
+        self.remove(keys)
+        with self._writing() as connection:
+            for chunk in _chunks(key_column(keys, self.node.dataset).to_pylist()):
+                mine = self._mine(records) & records.c.record_key.in_(chunk)
+                connection.execute(records.delete().where(mine, records.c.deleted))
+
+    def made(self) -> bool:
+        """Whether anything was ever kept here."""
+        try:
+            with self._reading() as connection:
+                chosen = select(records.c.record_key).where(self._mine(records)).limit(1)
+                return connection.execute(chosen).first() is not None
+        except SchemaMismatch:
+            return False
+
     def live(self) -> int:
         """How many records there are; 0 if nothing was ever hosted here."""
         counted = select(func.count()).select_from(records).where(self._mine(records), ~records.c.deleted)

@@ -224,6 +224,11 @@ class Config:
         assert node.level is not None
         return self.tree.below(node.within, node.level) if node.within else self.tree.at(node.level)
 
+    def system_of(self, dataset: str, region: str) -> str:
+        """The name of the system that keeps a dataset for a region; `hosted` if the engine does. Cheaper than `binding`."""
+        index = self._nodes.get((dataset, region))
+        return HOSTED if index is None else self.spec.nodes[index].system
+
     def binding(self, dataset: str, region: str) -> Binding:
         """How a region keeps a dataset; a region without a declared node is hosted by the engine."""
         contract, place = self.dataset(dataset), self.tree[region]

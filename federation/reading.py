@@ -173,7 +173,7 @@ def read_node(
     """
     token = connector.probe().token
     if settled is not None and token == settled and not again:
-        return _nothing_read(connector, since, token)
+        return nothing_read(connector, since, token)
     found = connector.changes(since, sweep=sweep or connector.capabilities.cheap_sweep)
     complete = since is None or connector.capabilities.capture == "snapshot"
     reading = _of(found, connector.node.dataset, complete=complete, since=since, token=token)
@@ -192,8 +192,8 @@ def read_keys(connector: Connector, keys: Collection[str]) -> Reading:
     return _of(connector.fetch(key_table(sorted(keys), dataset)), dataset, complete=False, since=None, token=None)
 
 
-def _nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
-    """The reading of a node whose token says that nothing changed."""
+def nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
+    """The reading of a node that is not asked: its token says that nothing changed, or nobody wants to know."""
     node = connector.node
     empty = Changes(node.schema.empty_table(), no_rejects(node), no_keys(node), None, since)
     return _of(empty, node.dataset, complete=False, since=since, token=token)

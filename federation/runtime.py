@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Connector, Node
+from connectors.base import Batch, Connector, Node
 from connectors.hosted import HostedConnector, renewed
 from connectors.hosted import metadata as hosted_metadata
 from connectors.level import Scope
@@ -21,6 +21,7 @@ from connectors.sql_database import release_idle
 from federation.backup import Backups, Hosted
 from federation.canonical import key_column, key_table
 from federation.config import HOSTED, Binding, Config, Reference, load
+from federation.erasing import Eraser
 from federation.errors import DeclarationError, FedsyncError, located
 from federation.federation import Federation
 from federation.gate import Gate
@@ -28,7 +29,9 @@ from federation.hosting import Hosting
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
+from federation.ledger.erasures import Erasure, Erasures
 from federation.ledger.links import Links
+from federation.ledger.pauses import Pauses
 from federation.ledger.quarantine import Quarantine
 from federation.ledger.store import Clock, Ledger, open_engine, utc_now
 from federation.ledger.tombstones import Tombstones
@@ -71,6 +74,28 @@ def open_backups(
     return Backups(services, Hosted(open_engine(url), there, hosted_metadata, renewed), actor)
 
 
+def open_eraser(
+    path: Path | str | Config,
+    actor: str,
+    *,
+    connection_uri: ConnectionUri = from_environment,
+    clock: Clock = utc_now,
+) -> Eraser:
+    """Open what erases records from a federation. `actor`: who runs it, for the audit trail."""
+    services, opener = _opened(path, connection_uri, clock)
+    return Eraser(Federation(services, opener), opener, actor)
+
+
+def finish_erasures(
+    federation: Federation, actor: str, *, connection_uri: ConnectionUri = from_environment
+) -> list[Erasure]:
+    """Try every pending erasure of an open federation again; reads nothing but the ledger if there is none."""
+    services = federation.services
+    if not Erasures(services.ledger, services.keyring).all("pending"):
+        return []
+    return Eraser(federation, Opener(services.config, connection_uri, services.keyring), actor).finish()
+
+
 def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clock) -> tuple[Services, Opener]:
     config = path if isinstance(path, Config) else load(path)
     ledger = Ledger(_ledger_url(config, connection_uri), clock)
@@ -89,10 +114,12 @@ def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clo
         Contests(ledger, keyring),
         Tombstones(ledger),
         Waiting(ledger),
+        Pauses(ledger),
         keyring,
         load_gates(config),
         lambda binding: bool(opener.left(binding)),
         opener.present,
+        opener.withdraw,
     )
     return services, opener
 
@@ -183,6 +210,23 @@ class Opener:
                 connector.close()
         return keys.filter(pc.invert(pc.is_in(keys, value_set=gone)))
 
+    def withdraw(self, dataset: str, region: str, keys: pa.Array, showing: Callable[[pa.Table], None]) -> None:
+        """Delete those of these records (keys as text) that lie outside a node's jurisdiction. `showing` sees their rows before.
+
+        Raises Conflict if a system that can tell was edited meanwhile: then simply again.
+        """
+        binding = self._config.binding(dataset, region)
+        with located(dataset=dataset, region=str(binding.region), system=binding.system):
+            connector = self(binding)
+            try:
+                found = connector.fetch(key_table(keys, binding.dataset))
+                if found.outside is not None and found.outside.num_rows:
+                    showing(found.outside)
+                    cursor = found.cursor if connector.capabilities.conditional else None
+                    connector.apply(Batch((), found.outside.select(list(binding.dataset.key)), cursor))
+            finally:
+                connector.close()
+
     def unguarded(self, binding: Binding) -> Connector:
         """The same without its level's guard: for records that lie outside, and are none of the engine's making."""
         return open_system(
@@ -216,6 +260,14 @@ class Opener:
             for part in ("all", "companion"):
                 connector = self._part(binding, _fields(binding), part)
                 if connector.live():
+                    yield connector
+
+    def kept_of(self, dataset: str) -> Iterator[HostedConnector]:
+        """Every part that the engine keeps, or has left, of a dataset's nodes."""
+        for binding in self._config.bindings(dataset):
+            for part in ("all", "companion"):
+                connector = self._part(binding, _fields(binding), part)
+                if connector.made():
                     yield connector
 
     def _node(self, binding: Binding) -> Node:

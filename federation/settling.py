@@ -248,7 +248,7 @@ class Settlement:
         tree = services.config.tree
         for correction in services.corrections.open_about(connection, dataset.name, list(moved)):
             place, target = moved[correction.key], correction.target
-            if target is None or place is None or place not in tree:
+            if target is None or target not in tree or place is None or place not in tree:
                 continue
             level = tree[target].level
             inside = tree.ancestor(target, self.link.lower.level) == self.link.lower

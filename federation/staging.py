@@ -12,7 +12,13 @@ import time
 import uuid
 from typing import TypedDict
 
-from federation.reading import ABOUT, Reading
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from federation.contract import Dataset
+from federation.errors import Permanent
+from federation.reading import ABOUT, KEY, Reading
 from federation.storage import Storage
 
 KEPT = 24 * 3600
@@ -71,6 +77,28 @@ class Staging:
         for entry in self._storage.entries(name):
             if entry.path.endswith(".parquet"):
                 self._storage.remove(entry.path)
+
+    def discard(self, dataset: Dataset, key: str) -> int:
+        """Throw away every staged reading of a dataset that speaks of a record; how many. A run that misses one reads its parent itself."""
+        found = {entry.path for entry in self._storage.entries() if entry.path.endswith(".parquet")}
+        spoken = {path.partition("/")[0] for path in sorted(found) if self._speaks(path, dataset, key)}
+        for name in spoken:
+            self.tidy(name)
+        return len(spoken)
+
+    def _speaks(self, path: str, dataset: Dataset, key: str) -> bool:
+        try:
+            with self._storage.open(path, "rb") as file:
+                staged = pq.ParquetFile(file)
+                names = set(staged.schema_arrow.names)
+                if KEY not in names or not set(dataset.key) <= names | {KEY}:
+                    return False
+                keys = staged.read([KEY]).column(KEY)
+        except Permanent:
+            if self._storage.exists(path):
+                raise
+            return False  # its run has just ended
+        return bool(pc.any(pc.is_in(keys, pa.array([key], pa.string()))).as_py())
 
     def purge(self, older_than: float = KEPT) -> None:
         """Remove the folders of runs that ended, or died, longer ago than `older_than` seconds."""

@@ -22,6 +22,7 @@ from federation.pools import pool_of
 from fedsync_airflow import tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
+from fedsync_airflow.operations import operation_dags
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.retry import POLICY, RETRIES
 from fedsync_airflow.uploads import uploads_dag
@@ -59,6 +60,7 @@ def build_dags(config: Config) -> Iterator[DAG]:
             yield uploads
     yield replay_dag()
     yield release_dag()
+    yield from operation_dags(config, DEFAULTS)
 
 
 def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:

@@ -91,7 +91,10 @@ def collect(dataset: str, upper: str) -> list[Work]:
             federation.fail_children(dataset, upper, error)
             raise
         folder = federation.stage(reading)
-        children = [link.lower for link in federation.config.links(dataset, upper)]
+        may_run, skipped = federation.children(dataset, upper)
+        children = [link.lower for link in may_run]
+    for link, why in skipped.items():
+        log.info("%s: %s", link, why)
     log.info(
         "read %s: %d rows, %d unreadable, %d outside its jurisdiction",
         upper,
@@ -125,7 +128,9 @@ def sync(dataset: str, work: Work) -> None:
     below: list[str] = []
     above = False
     for outcome in outcomes:
-        if outcome.error is None:
+        if outcome.skipped is not None:
+            log.info("%s: %s", outcome.link_id, outcome.skipped)
+        elif outcome.error is None:
             log.info(
                 "%s: down %d (-%d), up %d (-%d), quarantined %d, held %d, warned %d",
                 outcome.link_id, outcome.descended, outcome.removed_below, outcome.ascended, outcome.removed_above, outcome.quarantined, outcome.held, outcome.warned,
@@ -166,6 +171,8 @@ def sweep(dataset: str) -> dict[str, list[str]]:
         news = federation.sweep(dataset)
     for code, reason in news.unreachable.items():
         log.warning("cannot reach %s: %s", code, reason)
+    if news.skipped:
+        log.info("skipped %d link(s), paused or waiting for a new parent: fedsync status", len(news.skipped))
     wake = {f"{level}__from_above": codes for level, codes in news.parents.items() if codes}
     for name, codes in wake.items():
         log.info("%s: waking %d region(s)", name, len(codes))

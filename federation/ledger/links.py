@@ -114,6 +114,12 @@ class Links:
                     found[row["link_id"]] = LinkState(**row)
         return found
 
+    def under(self, dataset: str, upper: str) -> list[str]:
+        """The ids of the links that have settled with this parent last, or were entered under it."""
+        statement = select(table.c.link_id).where(table.c.dataset == dataset, table.c.upper == upper)
+        with self.ledger.transaction() as connection:
+            return list(connection.scalars(statement.order_by(table.c.link_id)))
+
     def acquire(self, link: Link) -> tuple[Lease, LinkState]:
         """Take the lease. Raises LeaseHeld if another runner has it and has not expired or died."""
         self.state(link)

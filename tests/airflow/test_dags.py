@@ -40,6 +40,7 @@ def test_a_dataset_has_one_dag_per_hop_a_sweep_and_a_quality_report_whatever_its
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("city_district", "district_street")),
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("street_community", "sweep")),
         *("work_order__city_street", "work_order__sweep", "fedsync__replay", "fedsync__release"),
+        *("fedsync__pause", "fedsync__backfill", "fedsync__erase"),
         *(f"{name}__quality" for name in ("resident", "visit", "work_order")),
     }
 
@@ -78,6 +79,17 @@ def test_a_quality_report_keeps_the_federations_schedule_and_time_and_asks_for_r
     assert dag.max_active_runs == 1
     assert set(dag.tags) == {"fedsync", "resident", "quality"}
     assert dag.params.get_param("regions").schema["type"] == "array"
+
+
+def test_what_operators_trigger_asks_with_a_form_that_knows_the_federation(dags: dict[str, Any]) -> None:
+    def schema(dag: str, name: str) -> dict[str, Any]:
+        return dict(dags[f"fedsync__{dag}"].params.get_param(name).schema)
+
+    assert schema("pause", "kind")["enum"] == ["link", "region", "system"]
+    assert schema("pause", "until")["format"] == "date-time"
+    assert schema("backfill", "dataset")["enum"] == ["resident", "visit", "work_order"]
+    assert schema("backfill", "region")["pattern"] == "^[0-9]{12}$"
+    assert schema("erase", "dataset")["enum"] == ["", "resident", "visit", "work_order"]
 
 
 def test_no_task_announces_two_assets(dags: dict[str, Any]) -> None:
