@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
+from federation.cli_alert import alert_app
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
@@ -42,6 +43,7 @@ example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_i
 app.command()(trace)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
+app.add_typer(alert_app, name="alert")
 app.add_typer(gate_app, name="gate")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(quality_app, name="quality")
