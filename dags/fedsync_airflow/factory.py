@@ -18,7 +18,7 @@ from fedsync_plugin import RegionAt
 
 from federation.config import Config
 from federation.contract import Dataset
-from fedsync_airflow import tasks
+from fedsync_airflow import alerts, tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.quality import quality_dag
@@ -38,13 +38,13 @@ def build_dags(config: Config) -> Iterator[DAG]:
     for dataset in config.datasets.values():
         yield sweep_dag(config, dataset)
         for upper, lower in dataset.hops:
-            yield hop_dag(dataset, upper, lower)
+            yield hop_dag(config, dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
-    yield replay_dag()
-    yield release_dag()
+    yield replay_dag(config)
+    yield release_dag(config)
 
 
-def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
+def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
     """Syncs one region of `upper` (the partition) with each of its children at `lower`."""
     down, up = arrivals(dataset, upper, "from_above"), arrivals(dataset, lower, "from_below")
     mapper = RegionAt(upper)
@@ -59,6 +59,7 @@ def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
         catchup=False,
         max_active_runs=16,
         is_paused_upon_creation=False,
+        **alerts.callbacks(config, dataset),
     ) as dag:
 
         @task
@@ -138,6 +139,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
+        **alerts.callbacks(config, dataset),
     ) as dag:
 
         @task.branch
@@ -145,9 +147,15 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
             """轻量探查各节点 / probe every node cheaply."""
             wake = tasks.sweep(dataset.name)
             ti.xcom_push(key="wake", value=wake)
-            return [f"wake__{name}" for name in wake]
+            return ["watch", *(f"wake__{name}" for name in wake)]
+
+        @task
+        def watch() -> None:
+            """告警与指标 / tell what needs a person, and how things stand."""
+            alerts.watch(dataset.name)
 
         probed = probe()
+        probed >> watch()
         for upper, _ in dataset.hops:
             probed >> _wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
@@ -162,7 +170,7 @@ def _wake(asset: Asset, name: str) -> Any:
     return wake()
 
 
-def replay_dag() -> DAG:
+def replay_dag(config: Config) -> DAG:
     """Replays one quarantined record."""
     with DAG(
         "fedsync__replay",
@@ -172,6 +180,7 @@ def replay_dag() -> DAG:
         tags=["fedsync", "operate"],
         default_args={**DEFAULTS, "retries": 0},
         is_paused_upon_creation=False,
+        **alerts.callbacks(config),
         params={
             "item": Param("", type="string", title="隔离编号 / quarantine id", description="fedsync quarantine list")
         },
@@ -186,7 +195,7 @@ def replay_dag() -> DAG:
     return dag
 
 
-def release_dag() -> DAG:
+def release_dag(config: Config) -> DAG:
     """Releases one held link."""
     with DAG(
         "fedsync__release",
@@ -196,6 +205,7 @@ def release_dag() -> DAG:
         tags=["fedsync", "operate"],
         default_args={**DEFAULTS, "retries": 0},
         is_paused_upon_creation=False,
+        **alerts.callbacks(config),
         params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},
     ) as dag:
 

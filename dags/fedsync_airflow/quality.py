@@ -10,6 +10,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 from federation.config import Config
 from federation.contract import Dataset
 from fedsync_airflow import quality_tasks
+from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import quality_doc
 
 
@@ -28,6 +29,7 @@ def quality_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
+        **callbacks(config, ends=True),
         params={
             "regions": Param(
                 [],
