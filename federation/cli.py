@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
+from federation import logformat
 from federation.cli_alert import alert_app
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
+from federation.cli_metrics import metrics
 from federation.cli_quality import quality_app
 from federation.cli_quarantine import export, purge, waive, waivers_of
 from federation.cli_rulings import contest_app, correction_app
@@ -41,6 +44,7 @@ quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
 app.command()(trace)
+app.command()(metrics)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(alert_app, name="alert")
@@ -53,6 +57,18 @@ app.add_typer(hosted_app, name="hosted")
 app.add_typer(link_app, name="link")
 app.add_typer(system_app, name="system")
 app.add_typer(example_app, name="example")
+
+
+@app.callback()
+def options(
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(envvar="FEDSYNC_LOG_FORMAT", help="在标准错误输出运行日志 / write a log to standard error"),
+    ] = None,
+) -> None:
+    """四级数据联邦同步引擎 / Four-level data federation sync engine. 退出码 / exit codes: 0 完成 done, 1 需要处理 needs attention, 2 用法错误 usage."""
+    if log_format is not None:
+        logformat.configure(log_format)
 
 
 @app.command()
@@ -108,6 +124,7 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """不经 Airflow 执行一次完整级联 / Run a cascade without Airflow, down and up, until nothing moves."""
+    from federation import runlog
     from federation.runtime import open_federation
 
     with reporting(as_json):
@@ -115,7 +132,8 @@ def sync(
         if region is not None:
             federation.config.tree[region]
         names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
-        results = {name: federation.cascade(name, region, force_full=full) for name in names}
+        progress = runlog.progress(logging.getLogger(logformat.NAME)) if logformat.active() else None
+        results = {name: federation.cascade(name, region, force_full=full, progress=progress) for name in names}
     errors = [error for result in results.values() for error in result.errors.values()]
     totals = {name: _totals(result.outcomes) for name, result in results.items()}
     if as_json:

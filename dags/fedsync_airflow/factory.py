@@ -18,7 +18,7 @@ from fedsync_plugin import RegionAt
 
 from federation.config import Config
 from federation.contract import Dataset
-from fedsync_airflow import alerts, tasks
+from fedsync_airflow import alerts, stats, tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.quality import quality_dag
@@ -152,6 +152,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         @task
         def watch() -> None:
             """告警与指标 / tell what needs a person, and how things stand."""
+            stats.report(dataset.name)
             alerts.watch(dataset.name)
 
         probed = probe()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from federation.errors import DeclarationError, FedsyncError
+from fedsync_airflow import stats
 from fedsync_airflow.names import declaration
 from fedsync_airflow.retry import worst
 
@@ -91,6 +92,8 @@ def partition_of(key: str | None, level: str) -> str:
 
 def collect(dataset: str, upper: str) -> list[Work]:
     """Read a parent once for its children, stage what was read, and cut the children into batches."""
+    from federation import runlog
+
     with opened() as federation:
         try:
             reading = federation.collect(dataset, upper)
@@ -99,13 +102,13 @@ def collect(dataset: str, upper: str) -> list[Work]:
             raise
         folder = str(federation.stage(reading))
         children = [link.lower for link in federation.config.links(dataset, upper)]
-    log.info(
-        "read %s: %d rows, %d unreadable, %d outside its jurisdiction",
-        upper,
-        reading.rows.num_rows,
-        reading.rejects.num_rows,
-        reading.outside.num_rows,
-    )
+    read = {
+        "rows": reading.rows.num_rows,
+        "unreadable": reading.rejects.num_rows,
+        "outside": reading.outside.num_rows,
+    }
+    told = f"读取 read {upper}: {read['rows']} 条 rows, {read['unreadable']} 无法读取 unreadable, {read['outside']} 属地之外 outside its jurisdiction"
+    runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "upper": upper, **read}))
     batches = [children[start : start + BATCH] for start in range(0, len(children), BATCH)]
     return [
         Work(
@@ -124,6 +127,7 @@ def sync(dataset: str, work: Work) -> None:
 
     Raises afterwards if some failed: an error worth a retry if there is one.
     """
+    from federation import runlog
     from federation.reading import Reading
 
     folder = Path(work["folder"])
@@ -131,19 +135,17 @@ def sync(dataset: str, work: Work) -> None:
     reading = Reading.load(folder) if (folder / "about.json").exists() else None
     news: dict[str, Any] = {"below": [], "above": False}
     with opened() as federation:
-        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading)
+        level = federation.config.tree[work["lowers"][0]].level
+        batch = stats.Batch(dataset, level)
+        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading, progress=batch)
     for outcome in outcomes:
-        if outcome.error is None:
-            log.info(
-                "%s: down %d (-%d), up %d (-%d), quarantined %d, held %d, warned %d",
-                outcome.link_id, outcome.descended, outcome.removed_below, outcome.ascended, outcome.removed_above, outcome.quarantined, outcome.held, outcome.warned,
-            )  # fmt: skip
-        else:
-            log.error("%s: %s", outcome.link_id, outcome.error)
+        runlog.write(log, runlog.link_line(outcome, errors.get(outcome.link_id)))
         if outcome.news_below:
             news["below"].append(outcome.lower)
         news["above"] = news["above"] or outcome.news_above
     _remember(folder / f"news-{work['number']}.json", news)
+    runlog.write(log, runlog.batch_line(dataset, work["upper"], outcomes))
+    batch.send(errors.values())
     if errors:
         raise worst(list(errors.values()))
 
@@ -187,14 +189,18 @@ def purge(staging: Path, older_than: float = KEPT) -> None:
 
 def sweep(dataset: str) -> dict[str, list[str]]:
     """Probe every node cheaply: asset name → codes of the regions to wake."""
+    from federation import runlog
+
     with opened() as federation:
         purge(federation.config.state / "staging")
         news = federation.sweep(dataset)
     for code, reason in news.unreachable.items():
-        log.warning("cannot reach %s: %s", code, reason)
+        told = f"连不上 cannot reach {code}: {reason}"
+        runlog.write(log, runlog.Line(logging.WARNING, told, {"dataset": dataset, "region": code}))
     wake = {f"{level}__from_above": codes for level, codes in news.parents.items() if codes}
     for name, codes in wake.items():
-        log.info("%s: waking %d region(s)", name, len(codes))
+        told = f"{name}: 唤醒 waking {len(codes)} 区划 region(s)"
+        runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "asset": name, "regions": len(codes)}))
     return wake
 
 
