@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from federation.errors import DeclarationError, FedsyncError
-from fedsync_airflow import stats
+from fedsync_airflow import lineage, stats
 from fedsync_airflow.names import declaration
 from fedsync_airflow.retry import worst
 
@@ -138,6 +138,7 @@ def sync(dataset: str, work: Work) -> None:
         level = federation.config.tree[work["lowers"][0]].level
         batch = stats.Batch(dataset, level)
         outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading, progress=batch)
+        lineage.send(federation, dataset, outcomes)
     for outcome in outcomes:
         runlog.write(log, runlog.link_line(outcome, errors.get(outcome.link_id)))
         if outcome.news_below:
