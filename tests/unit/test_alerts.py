@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from federation.alerting import Told, check, tell_directly
 from federation.channels import WECOM_LIMIT, signed, wecom_body
 from federation.cli import app
 from federation.config import load
+from federation.config_alerts import KIND_WORDS
 from federation.errors import DeclarationError, FedsyncError, Permanent, SchemaMismatch, Transient
 from federation.ledger.alerts import AlertLog
 from federation.ledger.store import Ledger
@@ -411,6 +413,36 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     with postgres_schema() as schema:
         yield f"{postgres_url()}?options=-csearch_path%3D{schema}"
+
+
+def test_the_life_of_an_alert_is_the_same_in_either_ledger(ledger_url: str) -> None:
+    log = AlertLog(Ledger(ledger_url))
+    alarm = Alarm("held:1", "held", "resident", "a", "a", "b", "b")
+    hour = timedelta(minutes=60)
+    assert set(log.claim("duty", [alarm], hour)) == {"held:1"}
+    log.give_back("duty", ["held:1"])  # it could not be sent
+    assert set(log.claim("duty", [alarm, alarm], hour)) == {"held:1"}
+    log.confirm("duty", ["held:1"])
+    assert log.claim("duty", [alarm], hour) == {}
+    (standing,) = log.standing("resident")
+    assert (standing.told, standing.swallowed) == (True, 1)
+    assert [stood.subject for stood in log.end("duty", ["held:1", "held:2"])] == ["held:1"]
+    assert log.end("duty", ["held:1"]) == log.standing() == []
+    log.reopen("duty", ["held:1"])  # its end could not be sent
+    assert [stood.subject for stood in log.end("duty", ["held:1"])] == ["held:1"]
+    log.ledger.close()
+
+
+def test_the_documented_channels_are_valid_and_show_every_kind(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/observability.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n# federation.yaml\n(alerts:.*?)```", page, re.DOTALL)
+    small = declared(tmp_path, WEBHOOK.format(url="http://127.0.0.1"))
+    path = small.folder / "federation.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("alerts:")] + block)
+    channels = load(small.folder).spec.alerts.channels
+    assert {channel.kind for channel in channels.values()} == {"wecom", "dingtalk", "email", "webhook"}
+    assert set(re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)) >= set(KIND_WORDS)
 
 
 def test_of_many_workers_that_see_the_same_only_one_tells(ledger_url: str) -> None:
