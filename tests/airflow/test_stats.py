@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ def initialise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     airflow_stats.initialize(factory=get_stats_factory(), export_legacy_names=False)
 
 
-@contextlib.contextmanager
+@contextmanager
 def statsd() -> Iterator[tuple[int, list[str]]]:
     """A UDP socket that StatsD's lines arrive at."""
     got: list[str] = []
@@ -49,9 +49,12 @@ def statsd() -> Iterator[tuple[int, list[str]]]:
         over = threading.Event()
 
         def listen() -> None:
-            while not over.is_set():
-                with contextlib.suppress(TimeoutError):
+            while True:
+                try:
                     got.extend(server.recv(65536).decode().splitlines())
+                except TimeoutError:
+                    if over.is_set():  # and nothing is left to read
+                        return
 
         thread = threading.Thread(target=listen)
         thread.start()
