@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -331,6 +332,13 @@ class Connector(ABC):
     def place(self) -> str | None:
         """The server behind this node, named alike by all nodes that share it, without credentials: where it does not answer one of
         them, it answers none. None: nothing is shared. No I/O."""
+        return None
+
+    @classmethod
+    def watched(cls, node: Node) -> Path | None:
+        """The file or folder of this machine that people save to when they edit this node; None: only `probe` tells. No I/O.
+
+        Secrets among the node's options may be missing."""
         return None
 
     @abstractmethod

@@ -40,6 +40,9 @@ class SystemSpec(Declared):
     connector: str
     label: str = ""
     timezone: str | None = None
+    parallel: int | None = Option(
+        default=None, ge=1, description="how many tasks of Airflow may work on it at a time (`fedsync pools`)"
+    )
     options: dict[str, Any] = Option(default_factory=dict)
 
 

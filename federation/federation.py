@@ -95,7 +95,7 @@ class Federation:
         quiet = [link for link in links if link.id not in awake and link.id in states and states[link.id].state == "ok"]
         codes = sorted({region.code for link in quiet for region in (link.upper, link.lower)})
         with ThreadPoolExecutor(workers) as pool:
-            tokens = dict(zip(codes, pool.map(lambda code: self._token(dataset, code), codes)))
+            tokens = dict(zip(codes, pool.map(lambda code: self.token(dataset, code), codes)))
         for link in quiet:
             state, upper, lower = states[link.id], tokens[link.upper.code], tokens[link.lower.code]
             resting = isinstance(upper, Resting) or isinstance(lower, Resting)
@@ -160,7 +160,7 @@ class Federation:
         late = (self.services.ledger.clock() - state.last_full).total_seconds() if state.last_full else 0.0
         return state.state == "failed" or late >= contract.full_every * 60
 
-    def _token(self, dataset: str, code: str) -> str | FedsyncError:
+    def token(self, dataset: str, code: str) -> str | FedsyncError:
         """A node's probe token; one that differs from all if it cannot tell; the error if it does not answer."""
         try:
             with self.node(dataset, code) as connector:

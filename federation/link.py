@@ -44,6 +44,8 @@ from federation.surroundings import Surroundings
 from federation.vouch import Evidence, SideName
 from federation.waiving import Waiving
 
+UNJUDGED = {"quarantine_days", "schedule", "freshness", "priority"}
+"""What a contract says that changes no verdict on any record."""
 ATTEMPTS = 3
 """How often a link run starts anew because an end was edited between our read and our write."""
 
@@ -192,7 +194,7 @@ class LinkRun:
         config = self.services.config
         ends = [config.binding(self.dataset.name, region.code) for region in (self.link.upper, self.link.lower)]
         parts = [
-            self.dataset.model_dump_json(exclude={"quarantine_days"}),
+            self.dataset.model_dump_json(exclude=UNJUDGED),
             self.gate.identity if self.gate else "",
             *(
                 json.dumps([end.system, end.options, end.columns, end.codes, end.hosted], default=str, sort_keys=True)

@@ -110,6 +110,18 @@ def check(path: Path | str) -> tuple[Config, list[FedsyncError]]:
     return config, problems
 
 
+def watched(config: Config, dataset: str) -> dict[str, Path]:
+    """The nodes of a dataset that people edit as files of this machine: region → file or folder. Touches no system and no secret."""
+    found = {}
+    for binding in config.bindings():
+        if binding.dataset.name == dataset and binding.spec.connector != HOSTED:
+            node = node_of(binding, _fields(binding), _unresolved(binding.options))
+            path = connector_class(binding.spec.connector).watched(node)
+            if path is not None:
+                found[binding.region.code] = path
+    return found
+
+
 class Opener:
     """Opens the connector of a node as declared, and what the engine hosts of it."""
 

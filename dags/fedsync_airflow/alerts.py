@@ -147,10 +147,8 @@ def title_of(config: Config, dag_id: str, key: str | None) -> tuple[str, str]:
     name = config.tree[key].name if key and key in config.tree else (key or "")
     for dataset in config.datasets.values():
         titles = {hop_dag_id(dataset, *hop): hop_title(dataset, *hop) for hop in dataset.hops}
-        titles |= {
-            f"{dataset.name}__sweep": f"{dataset.label} 巡查",
-            f"{dataset.name}__quality": f"{dataset.label} 质量报告",
-        }
+        others = {"sweep": "巡查", "quality": "质量报告", "uploads": "文件到达"}
+        titles |= {f"{dataset.name}__{word}": f"{dataset.label} {zh}" for word, zh in others.items()}
         if dag_id in titles:
             return f"{titles[dag_id]} {name}".strip(), f"{dag_id} {name}".strip()
     return f"{dag_id} {name}".strip(), f"{dag_id} {name}".strip()

@@ -12,26 +12,39 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from fedsync_plugin import RegionAt
 
 from federation.config import Config
 from federation.contract import Dataset
-from federation.regions import LEVEL_ZH
+from federation.pools import pool_of
 from fedsync_airflow import alerts, stats, tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.retry import POLICY, RETRIES
+from fedsync_airflow.uploads import uploads_dag
+from fedsync_airflow.waking import wake
 
 OWNER = "fedsync"
+DEFAULT_POOL = "default_pool"
+BY_HAND = 2000
+"""The priority of what somebody waits for at the screen: above every dataset's."""
 DEFAULTS: dict[str, Any] = {
     "owner": OWNER,
     "retries": RETRIES,
     "retry_delay": timedelta(seconds=10),
     "retry_policy": POLICY,
+    # as it stands, whatever comes after a task: what people wait for goes first (see `urgency`)
+    "weight_rule": "absolute",
+    "priority_weight": 1,
 }
+
+
+def urgency(dataset: Dataset, what: int = 0) -> dict[str, Any]:
+    """The default arguments of a DAG that moves a dataset's records: before all reports, and by the dataset's `priority`."""
+    return {**DEFAULTS, "priority_weight": dataset.priority * 10 + what}
 
 
 def build_dags(config: Config) -> Iterator[DAG]:
@@ -41,6 +54,9 @@ def build_dags(config: Config) -> Iterator[DAG]:
         for upper, lower in dataset.hops:
             yield hop_dag(config, dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
+        uploads = uploads_dag(config, dataset, urgency(dataset, 5))
+        if uploads is not None:
+            yield uploads
     yield replay_dag(config)
     yield release_dag(config)
 
@@ -49,6 +65,7 @@ def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
     """Syncs one region of `upper` (the partition) with each of its children at `lower`."""
     down, up = arrivals(dataset, upper, "from_above"), arrivals(dataset, lower, "from_below")
     mapper = RegionAt(upper)
+    pool = pool_of(config, dataset, upper, lower) or DEFAULT_POOL
     with DAG(
         hop_dag_id(dataset, upper, lower),
         dag_display_name=hop_title(dataset, upper, lower),
@@ -56,20 +73,24 @@ def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
         doc_md=hop_doc(dataset, upper, lower),
         schedule=PartitionedAssetTimetable(assets=down | up, partition_mapper_config={down: mapper, up: mapper}),
         tags=["fedsync", dataset.name, "hop", f"{upper}-{lower}", upper, lower],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset),
         catchup=False,
         max_active_runs=16,
         is_paused_upon_creation=False,
         **alerts.callbacks(config, dataset),
     ) as dag:
 
-        @task(task_display_name="读取上级 collect")
+        @task(task_display_name="读取上级 collect", pool=pool)
         def collect() -> list[tasks.Work]:
             """读取上级节点一次 / read the parent once for all its children."""
             key = get_current_context()["dag_run"].partition_key
             return tasks.collect(dataset.name, tasks.partition_of(key, upper))
 
-        @task(task_display_name="同步下级 sync", map_index_template="{{ task.op_kwargs['work']['label'] }}")
+        @task(
+            task_display_name="同步下级 sync",
+            map_index_template="{{ task.op_kwargs['work']['label'] }}",
+            pool=pool,
+        )
         def sync(work: tasks.Work) -> None:
             """与一批下级逐链路同步 / sync the links to a batch of children."""
             tasks.sync(dataset.name, work)
@@ -138,7 +159,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         doc_md=sweep_doc(dataset),
         schedule=CronTriggerTimetable(dataset.schedule, timezone=config.spec.timezone),
         tags=["fedsync", dataset.name, "sweep"],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset, 5),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -148,9 +169,9 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         @task.branch(task_display_name="探查 probe")
         def probe(ti: Any = None) -> list[str]:
             """轻量探查各节点 / probe every node cheaply."""
-            wake = tasks.sweep(dataset.name)
-            ti.xcom_push(key="wake", value=wake)
-            return ["watch", *(f"wake__{name}" for name in wake)]
+            found = tasks.sweep(dataset.name)
+            ti.xcom_push(key="wake", value=found)
+            return ["watch", *(f"wake__{name}" for name in found)]
 
         @task(task_display_name="告警与指标 watch")
         def watch() -> None:
@@ -161,19 +182,8 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         probed = probe()
         probed >> watch()
         for upper, _ in dataset.hops:
-            probed >> _wake(arrivals(dataset, upper, "from_above"), upper)
+            probed >> wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
-
-
-def _wake(asset: Asset, level: str) -> Any:
-    name = f"{level}__from_above"
-
-    @task(task_id=f"wake__{name}", task_display_name=f"唤醒{LEVEL_ZH[level]}级 wake", outlets=[asset])
-    def wake(*, ti: Any = None, outlet_events: Any = None) -> None:
-        """唤醒这些区划的链路 / wake the hops of these regions."""
-        outlet_events[asset].add_partitions(ti.xcom_pull(task_ids="probe", key="wake")[name])
-
-    return wake()
 
 
 def replay_dag(config: Config) -> DAG:
@@ -185,7 +195,7 @@ def replay_dag(config: Config) -> DAG:
         doc_md=replay_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         **alerts.callbacks(config),
         params={
@@ -211,7 +221,7 @@ def release_dag(config: Config) -> DAG:
         doc_md=release_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         **alerts.callbacks(config),
         params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},

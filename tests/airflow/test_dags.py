@@ -178,3 +178,27 @@ def test_a_faulty_declaration_is_an_import_error_that_names_file_and_line(
     (error,) = found.import_errors.values()
     assert "resident.yaml" in error
     assert "line=" in error
+
+
+def test_tasks_that_move_records_take_the_pool_of_their_system_and_go_before_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = """
+name: small
+systems:
+  registry: {connector: memory, parallel: 2, options: {store: "r/{region}"}}
+nodes:
+  - {system: registry, level: city, datasets: {resident: {}}}
+"""
+    more = {"federation.yaml": top, "datasets/resident.yaml": RESIDENT + NEVER + "priority: 7\n"}
+    monkeypatch.setenv("FEDSYNC_FEDERATION", str(declare(tmp_path / "federation", **more)))
+    dags: dict[str, Any] = bag().dags
+    hop = {task.task_id: task for task in dags["resident__city_district"].tasks}
+    assert {name: task.pool for name, task in hop.items() if task.pool != "default_pool"} == {
+        "collect": "fedsync_registry",
+        "sync": "fedsync_registry",
+    }
+    weights = {name: dags[name].tasks[0].priority_weight for name in dags}
+    assert weights["fedsync__release"] > weights["resident__sweep"] > weights["resident__city_district"]
+    assert weights["resident__city_district"] > weights["visit__sweep"] > weights["visit__quality"]
+    assert {str(task.weight_rule) for dag in dags.values() for task in dag.tasks} == {"absolute"}
