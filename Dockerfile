@@ -13,7 +13,7 @@ COPY dags dags
 COPY plugins plugins
 # The files that the tests run with pin what the extras bring along.
 COPY requirements-dev.txt .
-RUN pip install --no-cache-dir --constraint requirements-dev.txt --editable '.[sftp,s3]'
+RUN pip install --no-cache-dir --constraint requirements-dev.txt --editable '.[sftp,s3,statsd,openlineage]'
 USER fedsync
 ENV AIRFLOW_HOME=/data/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/fedsync/dags \

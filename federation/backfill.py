@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from federation.config import Link
 from federation.errors import FedsyncError
-from federation.federation import PASSES, CascadeResult, Federation
+from federation.federation import PASSES, CascadeResult, Federation, Progress
 
 Hop = tuple[str, list[str]]
 """A parent and those of its children that are concerned."""
 
 
-def backfill(federation: Federation, dataset: str, region: str) -> CascadeResult:
+def backfill(federation: Federation, dataset: str, region: str, *, progress: Progress | None = None) -> CascadeResult:
     """Compare all keys of a region's links, then let what moved come to rest, on these links alone; siblings are not touched.
 
     What nobody changed is not written again. Raises FedsyncError for a region that the dataset has no link for, or if it does not
@@ -29,7 +29,7 @@ def backfill(federation: Federation, dataset: str, region: str) -> CascadeResult
     for number in range(PASSES):
         moved = False
         for upper, lowers in hops if number % 2 == 0 else hops[::-1]:
-            one = _hop(federation, dataset, upper, lowers, force_full=number == 0)
+            one = _hop(federation, dataset, upper, lowers, force_full=number == 0, progress=progress)
             result.outcomes += one.outcomes
             for outcome in one.outcomes:
                 result.errors.pop(outcome.link_id, None)
@@ -69,13 +69,23 @@ def _concerns(federation: Federation, link: Link, region: str) -> bool:
     )
 
 
-def _hop(federation: Federation, dataset: str, upper: str, lowers: list[str], *, force_full: bool) -> CascadeResult:
+def _hop(
+    federation: Federation,
+    dataset: str,
+    upper: str,
+    lowers: list[str],
+    *,
+    force_full: bool,
+    progress: Progress | None,
+) -> CascadeResult:
     """Sync a parent with some of its children; it is read once if that are all of them."""
     if len(lowers) == len(federation.config.links(dataset, upper)):
-        return federation.sync_parent(dataset, upper, force_full=force_full)
+        return federation.sync_parent(dataset, upper, force_full=force_full, progress=progress)
     result = CascadeResult()
     try:
-        result.outcomes, result.errors = federation.sync_children(dataset, upper, lowers, None, force_full=force_full)
+        result.outcomes, result.errors = federation.sync_children(
+            dataset, upper, lowers, None, force_full=force_full, progress=progress
+        )
     except FedsyncError as error:
         result.errors = {f"{dataset}/{lower}": error for lower in lowers}
     return result

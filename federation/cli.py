@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
+from federation import logformat
+from federation.cli_alert import alert_app
 from federation.cli_backup import backup, health, restore
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
 from federation.cli_erase import erase
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
+from federation.cli_metrics import metrics
 from federation.cli_pause import pause, resume
 from federation.cli_quality import quality_app
 from federation.cli_quarantine import export, purge, waive, waivers_of
@@ -42,10 +46,11 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
-for top in (trace, backup, restore, health, pause, resume, erase):
+for top in (trace, metrics, backup, restore, health, pause, resume, erase):
     app.command(top.__name__)(top)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
+app.add_typer(alert_app, name="alert")
 app.add_typer(gate_app, name="gate")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(quality_app, name="quality")
@@ -55,6 +60,18 @@ app.add_typer(hosted_app, name="hosted")
 app.add_typer(link_app, name="link")
 app.add_typer(system_app, name="system")
 app.add_typer(example_app, name="example")
+
+
+@app.callback()
+def options(
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(envvar="FEDSYNC_LOG_FORMAT", help="在标准错误输出运行日志 / write a log to standard error"),
+    ] = None,
+) -> None:
+    """四级数据联邦同步引擎 / Four-level data federation sync engine. 退出码 / exit codes: 0 完成 done, 1 需要处理 needs attention, 2 用法错误 usage."""
+    if log_format is not None:
+        logformat.configure(log_format)
 
 
 @app.command()
@@ -113,6 +130,7 @@ def sync(
 
     --region 与 --full 并用：仅重新比对该区划（补数）/ --region with --full: a backfill of that region alone.
     """
+    from federation import runlog
     from federation.backfill import backfill
     from federation.runtime import finish_erasures, open_federation
 
@@ -121,10 +139,11 @@ def sync(
         if region is not None:
             federation.config.tree[region]
         names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
+        progress = runlog.progress(logging.getLogger(logformat.NAME)) if logformat.active() else None
         results = {
-            name: backfill(federation, name, region)
+            name: backfill(federation, name, region, progress=progress)
             if full and region
-            else federation.cascade(name, region, force_full=full)
+            else federation.cascade(name, region, force_full=full, progress=progress)
             for name in names
         }
         finish_erasures(federation, getpass.getuser())

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import Field as Option
-from pydantic import StrictInt, StrictStr, model_validator
+from pydantic import StrictInt, StrictStr
 
+from federation.config_alerts import AlertsSpec, alert_problems
 from federation.config_nodes import HOSTED as HOSTED
 from federation.config_nodes import node_problems
+from federation.config_reference import Reference as Reference
 from federation.contract import Dataset, Declared, Level, LinkContract
 from federation.errors import DeclarationError, FedsyncError
 from federation.regions import LEVEL_ZH, LEVELS, Region, RegionTree
@@ -30,20 +32,6 @@ _SECRET = re.compile(
 _URL_PASSWORD = re.compile(
     r"^[\w+.-]+://[^/@:\s]*:[^@\s]+@|[?&;](password|passwd|pwd|token|secret|api_?key)=[^&;]", re.IGNORECASE
 )
-
-
-class Reference(Declared):
-    """Where a secret is kept: an environment variable, or an Airflow connection (`part`: uri, login, password, host)."""
-
-    env: str | None = None
-    connection: str | None = None
-    part: Literal["uri", "login", "password", "host"] = "uri"
-
-    @model_validator(mode="after")
-    def _one(self) -> Reference:
-        if (self.env is None) == (self.connection is None):
-            raise ValueError("name either `env` or `connection`")
-        return self
 
 
 class SystemSpec(Declared):
@@ -130,6 +118,7 @@ class FederationSpec(Declared):
         description="secrets that were replaced, newest first; default: the words of FEDSYNC_SECRET_PREVIOUS",
     )
     quality: QualitySpec = QualitySpec()
+    alerts: AlertsSpec = AlertsSpec()
     quarantine_days: int = Option(
         default=180,
         ge=1,
@@ -330,8 +319,9 @@ def load(path: Path | str) -> Config:
     complete = not problems  # else a dataset may seem to be missing only because its file is faulty
     problems += _system_problems(file, spec)
     problems += node_problems(file, spec, tree, datasets, complete=complete)
-    problems += _secret_problems(file, ("systems",), file.data.get("systems", {}))
-    problems += _secret_problems(file, ("storage",), file.data.get("storage", {}))
+    problems += alert_problems(file, spec.alerts, datasets) if complete else []
+    for section in ("systems", "storage", "alerts"):
+        problems += _secret_problems(file, (section,), file.data.get(section, {}))
     problems += _secret_problems(file, ("nodes",), file.data.get("nodes", []))
     if problems:
         raise DeclarationError(

@@ -261,19 +261,21 @@ class Federation:
             touched, displaced = frozenset[str](), frozenset[str]()
             passed = [reading.token] if reading is not None and reading.token is not None else []
             for lower in lowers:
-                link = self.config.link(dataset, lower)
+                link, run_id = self.config.link(dataset, lower), ""
                 try:
                     with self.node(dataset, lower) as below:
                         ends = Ends(above, below, *shared, touched)
+                        run = LinkRun(self.services, link, ends, force_full=force_full)
+                        run_id = run.run_id
                         try:
-                            outcome = LinkRun(self.services, link, ends, force_full=force_full).run(reading)
+                            outcome = run.run(reading)
                         finally:
                             touched, displaced = ends.touched, displaced | ends.displaced
                         shared = (ends.upper_cursor, ends.upper_token)
                         passed += [ends.upper_token] if ends.upper_token is not None else []
                 except FedsyncError as error:
                     errors[link.id] = error.at(link=link.id)
-                    outcome = Outcome.nothing("", link.id, upper, lower, error=str(error))
+                    outcome = Outcome.nothing(run_id, link.id, upper, lower, error=str(error))
                 outcomes.append(outcome)
                 if progress:
                     progress(outcome)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import func, select
 
 from federation.federation import Federation
+from federation.ledger.figures import figures
 from federation.ledger.schema import run as run_table
 from federation.ledger.store import rows
+from federation.metrics import Sample, measure
 from federation.reach import LevelReach, reach
 
 
@@ -70,6 +73,14 @@ def reach_lines(federation: Federation, dataset: str | None = None) -> list[Leve
     services, now = federation.services, federation.services.ledger.clock()
     names = [dataset] if dataset else list(federation.config.datasets)
     return [line for name in names for line in reach(federation.config, name, services.links.all(name), now)]
+
+
+def samples(federation: Federation, dataset: str | None, links: int | None, window: int = 60) -> list[Sample]:
+    """The metrics of one dataset or all, as the ledger stands. `links`: how many are named, None: all; `window`: minutes of runs."""
+    config, services = federation.config, federation.services
+    names = [config.dataset(dataset).name] if dataset else list(config.datasets)
+    found = figures(services.ledger, services.contests, timedelta(minutes=window), services.now().date(), dataset)
+    return measure(config, found, names, links=links)
 
 
 def _last_counts(federation: Federation) -> dict[str, dict[str, int]]:

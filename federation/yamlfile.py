@@ -130,10 +130,12 @@ class YamlFile:
 
     def _known(self, position: Position, kind: str) -> Position:
         """The position without what pydantic adds to it (which member of a union it tried)."""
-        keep = len(position) - 1 if kind == "missing" else len(position)
-        while keep and position[:keep] not in self._lines:
-            keep -= 1
-        return (*position[:keep], position[-1]) if kind == "missing" else position[:keep]
+        above, last = (position[:-1], position[-1:]) if kind == "missing" else (position, ())
+        kept: Position = ()
+        for part in above:
+            if (*kept, part) in self._lines:
+                kept = (*kept, part)
+        return (*kept, *last)
 
     def _problem(self, position: Position, fault: dict[str, Any]) -> DeclarationError:
         name = position[-1] if position else ""

@@ -19,7 +19,7 @@ from fedsync_plugin import RegionAt
 from federation.config import Config
 from federation.contract import Dataset
 from federation.pools import pool_of
-from fedsync_airflow import tasks
+from fedsync_airflow import alerts, stats, tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.operations import operation_dags
@@ -58,8 +58,8 @@ def build_dags(config: Config) -> Iterator[DAG]:
         uploads = uploads_dag(config, dataset, urgency(dataset, 5))
         if uploads is not None:
             yield uploads
-    yield replay_dag()
-    yield release_dag()
+    yield replay_dag(config)
+    yield release_dag(config)
     yield from operation_dags(config, DEFAULTS)
 
 
@@ -74,20 +74,25 @@ def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
         description=f"{dataset.name}: {upper} <-> {lower}",
         doc_md=hop_doc(dataset, upper, lower),
         schedule=PartitionedAssetTimetable(assets=down | up, partition_mapper_config={down: mapper, up: mapper}),
-        tags=["fedsync", dataset.name, f"{upper}-{lower}"],
+        tags=["fedsync", dataset.name, "hop", f"{upper}-{lower}", upper, lower],
         default_args=urgency(dataset),
         catchup=False,
         max_active_runs=16,
         is_paused_upon_creation=False,
+        **alerts.callbacks(config, dataset),
     ) as dag:
 
-        @task(pool=pool)
+        @task(task_display_name="读取上级 collect", pool=pool)
         def collect() -> list[tasks.Work]:
             """读取上级节点一次 / read the parent once for all its children."""
             key = get_current_context()["dag_run"].partition_key
             return tasks.collect(dataset.name, tasks.partition_of(key, upper))
 
-        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}", pool=pool)
+        @task(
+            task_display_name="同步下级 sync",
+            map_index_template="{{ task.op_kwargs['work']['label'] }}",
+            pool=pool,
+        )
         def sync(work: tasks.Work) -> None:
             """与一批下级逐链路同步 / sync the links to a batch of children."""
             tasks.sync(dataset.name, work)
@@ -95,7 +100,9 @@ def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
         work = collect()
         synced = sync.expand(work=work)  # type: ignore[arg-type]
         # A leaf that fails with its parents: without it, announcements that come after a failure would make the run a success.
-        done = EmptyOperator(task_id="done", trigger_rule="none_failed", retry_policy=None)
+        done = EmptyOperator(
+            task_id="done", task_display_name="完成 done", trigger_rule="none_failed", retry_policy=None
+        )
         synced >> done
         if dataset.lower_of(lower) is not None:
             synced >> _announce_below(dataset, lower, work) >> done
@@ -109,7 +116,7 @@ def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
 def _announce_below(dataset: Dataset, lower: str, work: Any) -> Any:
     asset = arrivals(dataset, lower, "from_above")
 
-    @task(outlets=[asset], trigger_rule="all_done")
+    @task(task_display_name="唤醒下级 announce below", outlets=[asset], trigger_rule="all_done")
     def announce_below(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
         """唤醒有新数据的下级 / wake the children that hold something new."""
         tasks.tidy(work or [])
@@ -124,7 +131,7 @@ def _announce_below(dataset: Dataset, lower: str, work: Any) -> Any:
 def _announce_above(dataset: Dataset, upper: str, work: Any) -> Any:
     asset = arrivals(dataset, upper, "from_below")
 
-    @task(outlets=[asset], trigger_rule="all_done")
+    @task(task_display_name="唤醒上级 announce above", outlets=[asset], trigger_rule="all_done")
     def announce_above(work: list[tasks.Work] | None = None, *, outlet_events: Any = None) -> None:
         """上级有新数据时唤醒再上一级 / wake the hop above if the parent holds something new."""
         tasks.tidy(work or [])
@@ -137,7 +144,7 @@ def _announce_above(dataset: Dataset, upper: str, work: Any) -> Any:
 
 
 def _tidy(work: Any) -> Any:
-    @task(trigger_rule="all_done")
+    @task(task_display_name="清除暂存 tidy", trigger_rule="all_done")
     def tidy(work: list[tasks.Work] | None = None) -> None:
         """清除暂存数据 / throw away what was staged; where there is somebody to announce to, announcing does it."""
         tasks.tidy(work or [])
@@ -158,37 +165,47 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
+        **alerts.callbacks(config, dataset),
     ) as dag:
 
-        @task.branch
+        @task.branch(task_display_name="探查 probe")
         def probe(ti: Any = None) -> list[str]:
             """轻量探查各节点 / probe every node cheaply."""
             found = tasks.sweep(dataset.name)
             ti.xcom_push(key="wake", value=found)
-            return [f"wake__{name}" for name in found]
+            return ["watch", *(f"wake__{name}" for name in found)]
+
+        @task(task_display_name="告警与指标 watch")
+        def watch() -> None:
+            """告警与指标 / tell what needs a person, and how things stand."""
+            stats.report(dataset.name)
+            alerts.watch(dataset.name)
 
         probed = probe()
+        probed >> watch()
         for upper, _ in dataset.hops:
             probed >> wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
 
 
-def replay_dag() -> DAG:
+def replay_dag(config: Config) -> DAG:
     """Replays one quarantined record."""
     with DAG(
         "fedsync__replay",
         dag_display_name="隔离重放",
+        description="replay one quarantined record",
         doc_md=replay_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
         default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
+        **alerts.callbacks(config),
         params={
             "item": Param("", type="string", title="隔离编号 / quarantine id", description="fedsync quarantine list")
         },
     ) as dag:
 
-        @task
+        @task(task_display_name="重放 replay")
         def replay(params: Any = None) -> None:
             """要求重新读取并判定 / ask that the record be read and judged anew."""
             tasks.replay(params["item"], "airflow")
@@ -197,20 +214,22 @@ def replay_dag() -> DAG:
     return dag
 
 
-def release_dag() -> DAG:
+def release_dag(config: Config) -> DAG:
     """Releases one held link."""
     with DAG(
         "fedsync__release",
         dag_display_name="链路放行",
+        description="release one held link",
         doc_md=release_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
         default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
+        **alerts.callbacks(config),
         params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},
     ) as dag:
 
-        @task
+        @task(task_display_name="放行 release")
         def release(params: Any = None) -> None:
             """放行一次 / let the link pass its guards once."""
             tasks.release(params["link"], "airflow")

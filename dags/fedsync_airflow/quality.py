@@ -10,6 +10,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 from federation.config import Config
 from federation.contract import Dataset
 from fedsync_airflow import quality_tasks
+from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import quality_doc
 
 
@@ -28,6 +29,7 @@ def quality_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
+        **callbacks(config, ends=True),
         params={
             "regions": Param(
                 [],
@@ -39,24 +41,26 @@ def quality_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
         },
     ) as dag:
 
-        @task
+        @task(task_display_name="分批 plan")
         def plan(params: Any = None) -> list[quality_tasks.Share]:
             """分批 / cut the nodes into batches."""
             return quality_tasks.plan(dataset.name, params["regions"])
 
-        @task(map_index_template="{{ task.op_kwargs['share']['label'] }}")
+        @task(task_display_name="检查 examine", map_index_template="{{ task.op_kwargs['share']['label'] }}")
         def examine(share: quality_tasks.Share) -> None:
             """检查一批节点的全部数据 / judge all that a batch of nodes holds."""
             quality_tasks.examine(dataset.name, share)
 
-        @task(trigger_rule="all_done")
+        @task(task_display_name="发布 publish", trigger_rule="all_done")
         def publish() -> None:
             """发布页面，未读到的节点保留上次结果 / publish the pages; a node that was not read keeps its last result."""
             quality_tasks.publish(dataset.name)
 
         examined = examine.expand(share=plan())  # type: ignore[arg-type]
         # A leaf that fails with its parents: publishing succeeds whatever happened before it.
-        done = EmptyOperator(task_id="done", trigger_rule="none_failed", retry_policy=None)
+        done = EmptyOperator(
+            task_id="done", task_display_name="完成 done", trigger_rule="none_failed", retry_policy=None
+        )
         examined >> publish() >> done
         examined >> done
     return dag

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from federation.errors import DeclarationError, FedsyncError
+from fedsync_airflow import lineage, stats
 from fedsync_airflow.names import declaration
 from fedsync_airflow.retry import worst
 
@@ -84,6 +85,8 @@ def partition_of(key: str | None, level: str) -> str:
 
 def collect(dataset: str, upper: str) -> list[Work]:
     """Read a parent once for its children, stage what was read, and cut the children into batches."""
+    from federation import runlog
+
     with opened() as federation:
         try:
             reading = federation.collect(dataset, upper)
@@ -94,14 +97,14 @@ def collect(dataset: str, upper: str) -> list[Work]:
         may_run, skipped = federation.children(dataset, upper)
         children = [link.lower for link in may_run]
     for link, why in skipped.items():
-        log.info("%s: %s", link, why)
-    log.info(
-        "read %s: %d rows, %d unreadable, %d outside its jurisdiction",
-        upper,
-        reading.rows.num_rows,
-        reading.rejects.num_rows,
-        reading.outside.num_rows,
-    )
+        runlog.write(log, runlog.Line(logging.INFO, f"{link}: {why}", {"dataset": dataset, "link": link}))
+    read = {
+        "rows": reading.rows.num_rows,
+        "unreadable": reading.rejects.num_rows,
+        "outside": reading.outside.num_rows,
+    }
+    told = f"读取 read {upper}: {read['rows']} 条 rows, {read['unreadable']} 无法读取 unreadable, {read['outside']} 属地之外 outside its jurisdiction"
+    runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "upper": upper, **read}))
     batches = [children[start : start + BATCH] for start in range(0, len(children), BATCH)]
     return [
         Work(
@@ -120,27 +123,23 @@ def sync(dataset: str, work: Work) -> None:
 
     Raises afterwards if some failed: an error worth a retry if there is one.
     """
+    from federation import runlog
+
     with opened() as federation:
         staging = federation.services.staging
         # A run that was cleared after its end has no reading any more: each link then reads the parent itself.
         reading = staging.load(work["folder"])
-        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading)
-    below: list[str] = []
-    above = False
+        level = federation.config.tree[work["lowers"][0]].level
+        batch = stats.Batch(dataset, level)
+        outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading, progress=batch)
+        lineage.send(federation, dataset, outcomes)
     for outcome in outcomes:
-        if outcome.skipped is not None:
-            log.info("%s: %s", outcome.link_id, outcome.skipped)
-        elif outcome.error is None:
-            log.info(
-                "%s: down %d (-%d), up %d (-%d), quarantined %d, held %d, warned %d",
-                outcome.link_id, outcome.descended, outcome.removed_below, outcome.ascended, outcome.removed_above, outcome.quarantined, outcome.held, outcome.warned,
-            )  # fmt: skip
-        else:
-            log.error("%s: %s", outcome.link_id, outcome.error)
-        if outcome.news_below:
-            below.append(outcome.lower)
-        above = above or outcome.news_above
+        runlog.write(log, runlog.link_line(outcome, errors.get(outcome.link_id)))
+    below = [outcome.lower for outcome in outcomes if outcome.news_below]
+    above = any(outcome.news_above for outcome in outcomes)
     staging.remember(work["folder"], work["number"], {"below": below, "above": above})
+    runlog.write(log, runlog.batch_line(dataset, work["upper"], outcomes))
+    batch.send(errors.values())
     if errors:
         raise worst(list(errors.values()))
 
@@ -166,16 +165,21 @@ def tidy(work: list[Work]) -> None:
 
 def sweep(dataset: str) -> dict[str, list[str]]:
     """Probe every node cheaply: asset name → codes of the regions to wake."""
+    from federation import runlog
+
     with opened() as federation:
         federation.services.staging.purge()
         news = federation.sweep(dataset)
     for code, reason in news.unreachable.items():
-        log.warning("cannot reach %s: %s", code, reason)
+        told = f"连不上 cannot reach {code}: {reason}"
+        runlog.write(log, runlog.Line(logging.WARNING, told, {"dataset": dataset, "region": code}))
     if news.skipped:
-        log.info("skipped %d link(s), paused or waiting for a new parent: fedsync status", len(news.skipped))
+        told = f"跳过 skipped {len(news.skipped)} 链路 link(s): 暂停或等待新上级 paused or waiting for a new parent; fedsync status"
+        runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "skipped": len(news.skipped)}))
     wake = {f"{level}__from_above": codes for level, codes in news.parents.items() if codes}
     for name, codes in wake.items():
-        log.info("%s: waking %d region(s)", name, len(codes))
+        told = f"{name}: 唤醒 waking {len(codes)} 区划 region(s)"
+        runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "asset": name, "regions": len(codes)}))
     return wake
 
 

@@ -14,6 +14,7 @@ from federation.config import Config
 from federation.contract import Dataset
 from federation.uploads import watched_levels
 from fedsync_airflow import tasks
+from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import uploads_doc
 from fedsync_airflow.names import arrivals, declaration
 from fedsync_airflow.waking import wake
@@ -40,9 +41,10 @@ def uploads_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
         catchup=False,
         max_active_runs=4,
         is_paused_upon_creation=False,
+        **callbacks(config, dataset),
     ) as dag:
 
-        @task.branch
+        @task.branch(task_display_name="核实 probe")
         def probe(ti: Any = None, triggering_asset_events: Any = None) -> list[str]:
             """文件确有新内容的节点 / which of these files really hold something new."""
             regions = regions_of(triggering_asset_events or {})

@@ -271,6 +271,23 @@ erasure = Table(
     Column("finished", _TIME),
 )
 
+alert = Table(
+    "alert",
+    metadata,
+    Column("subject", String(200), primary_key=True, comment="what it is about: <kind>:<link, node or run>"),
+    Column("channel", String(64), primary_key=True, comment="whom it is told; each channel is told on its own"),
+    Column("kind", String(10), nullable=False, comment="held, failed, overdue, run, deadline"),
+    Column("dataset", String(64), index=True),
+    Column("title_zh", String(300), nullable=False),
+    Column("title_en", String(300), nullable=False),
+    Column("raised", _TIME, nullable=False),
+    Column("seen", _TIME, nullable=False, index=True),
+    Column("sent", _TIME, comment="when a message about it was last sent, or is being sent"),
+    Column("told", Boolean, nullable=False, default=False, comment="the channel was told since it was raised"),
+    Column("swallowed", Integer, nullable=False, default=0, comment="how often it was seen and not told since `sent`"),
+    Column("cleared", _TIME, comment="when it was over"),
+)
+
 audit = Table(
     "audit",
     metadata,

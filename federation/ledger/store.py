@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from federation.errors import FedsyncError, Permanent, Transient
 from federation.ledger import schema
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a ledger that says so needs no Alembic at start-up."""
 
 Clock = Callable[[], datetime]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
 
+from federation.cli import app
 from tests.airflow.conftest import ROOT
 from tests.airflow.declared import NEVER, declare
 from tests.federations import RESIDENT
@@ -54,6 +56,32 @@ def test_every_dag_runs_at_once_tells_who_owns_it_and_explains_itself_in_both_la
         assert any("\u4e00" <= letter <= "\u9fff" for letter in dag.dag_display_name), dag.dag_id
         assert any("\u4e00" <= letter <= "\u9fff" for letter in dag.doc_md)
         assert any(word.isascii() and word.isalpha() for word in dag.doc_md.split())
+
+
+def test_every_task_and_dag_is_named_in_chinese_too_and_can_be_found_by_dataset_hop_and_level(
+    dags: dict[str, Any],
+) -> None:
+    for dag in dags.values():
+        assert dag.description
+        for task in dag.tasks:
+            assert any("\u4e00" <= letter <= "\u9fff" for letter in task.task_display_name), task.task_id
+    assert set(dags["resident__street_community"].tags) == {
+        "fedsync", "resident", "hop", "street-community", "street", "community",
+    }  # fmt: skip
+
+
+def test_a_hops_page_says_which_fields_flow_which_way_what_wakes_it_and_which_commands_help(
+    dags: dict[str, Any],
+) -> None:
+    page = dags["resident__city_district"].doc_md
+    assert "回流 down（以市级或以上为准）：姓名、社区代码、身份证号" in page
+    assert "上报 up（以区级或以下为准）：手机号、关爱等级" in page
+    assert "`resident__sweep`" in page
+    assert "1440 分钟" in page
+    commands = re.findall(r"`fedsync ([a-z]+)", " ".join(dag.doc_md for dag in dags.values()))
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
+    assert set(commands) <= known
 
 
 def test_a_hop_announces_only_where_another_hop_listens(dags: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk import Connection
 from fedsync_airflow import tasks
 from fedsync_airflow.retry import POLICY
+from structlog.contextvars import get_contextvars
 
 from connectors.hosted import HostedConnector
 from federation.errors import (
@@ -235,3 +236,29 @@ def test_what_time_may_heal_is_retried_and_what_a_person_must_mend_is_not(
 
 def test_an_error_that_is_not_ours_is_left_to_airflow() -> None:
     assert POLICY.evaluate(ValueError("x"), 1, 3).action.value == "default"
+
+
+def test_each_line_of_a_sync_carries_dataset_link_and_run_as_fields(hands: Hands) -> None:
+    hands.settle()
+    hands.resident("R1", E11)
+    got: list[dict[str, Any]] = []
+
+    class Bound(logging.Handler):
+        """Takes what is bound to the context while a line is written, as Airflow's own renderer does."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            got.append({**get_contextvars(), "event": record.getMessage()})
+
+    handler = Bound()
+    logging.getLogger("fedsync").addHandler(handler)
+    logging.getLogger("fedsync").setLevel(logging.INFO)
+    try:
+        hop(CITY)
+    finally:
+        logging.getLogger("fedsync").removeHandler(handler)
+    assert all(line["dataset"] == "resident" for line in got)
+    links = {line["link"]: line for line in got if "link" in line}
+    assert set(links) == {f"resident/{EAST}", f"resident/{WEST}"}
+    assert all(len(line["run_id"]) == 32 for line in links.values())
+    (batch,) = [line for line in got if "links" in line]
+    assert batch["down"] == sum(line["descended"] for line in links.values()) == 1

@@ -86,7 +86,7 @@ def pins(name: str) -> dict[str, str]:
     return {package.split("[")[0]: version for package, _, version in found}
 
 
-def test_the_image_has_the_extras_for_where_files_may_lie_in_the_versions_that_the_tests_use() -> None:
+def test_the_image_has_the_extras_for_where_files_lie_and_reports_go_in_the_versions_that_the_tests_use() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     tested = pins("requirements-dev.txt")
     for package, _, version in (line.partition("==") for lines in extras.values() for line in lines):
@@ -94,5 +94,5 @@ def test_the_image_has_the_extras_for_where_files_may_lie_in_the_versions_that_t
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     installed = re.search(r"--constraint (\S+) --editable '\.\[(.+)\]'", image)
     assert installed is not None and installed[1] == "requirements-dev.txt"
-    assert set(installed[2].split(",")) == {"sftp", "s3"} <= set(extras)
+    assert set(installed[2].split(",")) == {"sftp", "s3", "statsd", "openlineage"} <= set(extras)
     assert pins("requirements.txt").items() <= tested.items(), "what the image has is what the tests use"
