@@ -13,6 +13,7 @@ BATCH       all that one link run writes to one side; writing it twice leaves th
 RECEIPT     proof (回执) that a node wrote a batch: what arrived here, and what others received from here.
 RETURN      a row handed back (退回) to the people of this node with the reason.
 CORRECTION  a value proposed (校核) to this node's people, who rule on it, or proposed by them, with what became of it.
+BUCKET      the rows of one jurisdiction whose keys' hashes begin alike; its digest tells whether two nodes hold the same rows in it.
 RULING      what the people of this node decided on a correction: accept or reject, with a reason.
 
 Errors are those of `federation.errors`: a connector wraps every driver error, keeping it as `__cause__`, and never retries:
@@ -33,7 +34,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
 
 from connectors import findings
 from connectors.findings import Finding
-from federation import canonical
+from federation import canonical, canonical_buckets
+from federation.canonical_buckets import Buckets as Buckets
 from federation.contract import Dataset
 from federation.errors import Conflict
 from federation.regions import Region
@@ -407,6 +409,16 @@ class Connector(ABC):
     def digest(self) -> Digest:
         """Count and hash the whole content. Default: read everything."""
         return digest_of(self.node, self.changes(None).rows)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        """`canonical_buckets.DIGESTS` of the whole content. Default: read everything. Rejects may count or not: what cannot be read is
+        never taken for what can be. A node that differs from another in none of them holds the same rows, but for hashes that meet by
+        chance; one that does differ may still turn out to hold the same facts."""
+        return canonical_buckets.digests(self.changes(None).rows, self.node.dataset, asked)
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        """`canonical_buckets.hashes_schema` of the rows in some buckets (`wanted`: place, bucket), by the same rules."""
+        return canonical_buckets.hashes(self.changes(None).rows, self.node.dataset, asked, wanted)
 
     def close(self) -> None:
         """Give connections back. May be called more than once."""
