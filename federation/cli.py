@@ -21,6 +21,7 @@ from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
 from federation.cli_quality import quality_app
 from federation.cli_quarantine import export, purge, waive, waivers_of
+from federation.cli_reconcile import reconcile
 from federation.cli_rulings import contest_app, correction_app
 from federation.cli_systems import system_app
 from federation.cli_trace import trace
@@ -40,6 +41,7 @@ quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
 app.command()(trace)
+app.command()(reconcile)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(gate_app, name="gate")

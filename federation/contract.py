@@ -74,6 +74,9 @@ class Dataset(Declared):
     fields: dict[Name, FieldSpec]
     suite: str | None = Option(default=None, description="Great Expectations suite, a file under the suites folder")
     schedule: str = Option(default="*/10 * * * *", description="cron of the sweep that looks for changes")
+    reconcile: str | None = Option(
+        default="30 3 * * *", description="cron of the comparison of both ends of each link; null: by hand only"
+    )
     freshness: int = Option(default=24 * 60, gt=0, description="minutes within which the data must reach every node")
     full_every: int = Option(default=24 * 60, ge=0, description="minutes after which a link compares all keys again")
     on_correction: Literal["revert", "hold"] = Option(

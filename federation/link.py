@@ -192,7 +192,7 @@ class LinkRun:
         config = self.services.config
         ends = [config.binding(self.dataset.name, region.code) for region in (self.link.upper, self.link.lower)]
         parts = [
-            self.dataset.model_dump_json(exclude={"quarantine_days"}),
+            self.dataset.model_dump_json(exclude={"quarantine_days", "reconcile"}),
             self.gate.identity if self.gate else "",
             *(
                 json.dumps([end.system, end.options, end.columns, end.codes, end.hosted], default=str, sort_keys=True)

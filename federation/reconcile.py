@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -167,12 +168,12 @@ class Reconciler:
             with self.federation.node(dataset.name, link.lower.code) as below:
                 keys = suspects(told, below.bucket_hashes(asked, buckets), dataset).to_pylist()
                 found = self._differences(link, above, below, keys)
-                left, error = found, None
+                left, since, error = found, None, None
                 if self.repair and found.num_rows:
-                    left, error = self._merged(link, above, below, found)
+                    left, since, error = self._merged(link, above, below, found)
         except FedsyncError as problem:
             return _failed(link, problem, rows)
-        return self._told(link, rows, found, left, error)
+        return self._told(link, rows, found, left, explained(self.services, link, left, since), error)
 
     def _differences(self, link: Link, above: Connector, below: Connector, keys: Sequence[str]) -> pa.Table:
         routes = self.federation.config.tree.routes(link.lower.level)
@@ -181,22 +182,31 @@ class Reconciler:
 
     def _merged(
         self, link: Link, above: Connector, below: Connector, found: pa.Table
-    ) -> tuple[pa.Table, FedsyncError | None]:
-        """What is left of the differences after the merge, and why it did not come about."""
-        left = found
+    ) -> tuple[pa.Table, datetime | None, FedsyncError | None]:
+        """What is left of the differences after the merge, when that began, and why it did not come about."""
+        left, since = found, None
         for _ in range(ROUNDS):
             keys = left.column("key").to_pylist()
+            run = KeyedRun(self.services, link, Ends(above, below), keys)
+            since = run.started
             try:
-                KeyedRun(self.services, link, Ends(above, below), keys).run()
+                run.run()
             except FedsyncError as error:
-                return left, error
+                return left, None, error
             left = self._differences(link, above, below, keys)
-            if None not in explained(self.services, link, left):
+            if None not in explained(self.services, link, left, since):
                 break
-        return left, None
+        return left, since, None
 
-    def _told(self, link: Link, rows: int, found: pa.Table, left: pa.Table, error: FedsyncError | None) -> Comparison:
-        reasons = explained(self.services, link, left)
+    def _told(
+        self,
+        link: Link,
+        rows: int,
+        found: pa.Table,
+        left: pa.Table,
+        reasons: list[str | None],
+        error: FedsyncError | None,
+    ) -> Comparison:
         counts = Counter(reasons)
         unexplained = counts.pop(None, 0)
         kinds = Counter(found.column("kind").to_pylist())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pyarrow as pa
 
 from federation.config import Link
@@ -16,16 +18,19 @@ REASONS: dict[str, str] = {
     "outside": "属地以外 outside the jurisdiction",
 }
 """Reason → what people read. `unreadable`: an end has a row that cannot be typed or trusted. `quarantined`: a gate, or the reader, set it
-aside. `contested`: two children claim the key. `correction`: a proposal stands until it is ruled on. `waiting`: an end holds something
+aside. `contested`: two children claim the key. `correction`: a proposal stands, until it is ruled on or though it was turned down. `waiting`: an end holds something
 that the link beyond never agreed on. `outside`: the lower end places the record in another region."""
 
 
-def explained(services: Services, link: Link, left: pa.Table) -> list[str | None]:
-    """For each of the differences (`comparing.DIFFERENCES`), the first reason that holds; None if none does."""
+def explained(services: Services, link: Link, left: pa.Table, since: datetime | None) -> list[str | None]:
+    """For each of the differences (`comparing.DIFFERENCES`), the first reason that holds; None if none does.
+
+    `since`: when the merge that looked at them began, which heard of every proposal that still stands; None: there was none.
+    """
     if not left.num_rows:
         return []
     keys = set(left.column("key").to_pylist())
-    held = _held(services, link, keys)
+    held = _held(services, link, keys, since)
     found: list[str | None] = []
     for line in left.to_pylist():
         key = line["key"]
@@ -38,16 +43,14 @@ def explained(services: Services, link: Link, left: pa.Table) -> list[str | None
     return found
 
 
-def _held(services: Services, link: Link, keys: set[str]) -> dict[str, set[str]]:
+def _held(services: Services, link: Link, keys: set[str], since: datetime | None) -> dict[str, set[str]]:
     """Reason → keys that the ledger holds for it on this link."""
-    dataset = link.contract.dataset.name
     with services.ledger.transaction() as connection:
-        open_ = services.corrections.open_about(connection, dataset, sorted(keys))
-    standing = [*open_, *services.corrections.refused(link.id)]
+        standing = services.corrections.of_link_about(connection, link.id, sorted(keys), since)
     waits = services.waiting.keys(link.id)
     return {
         "quarantined": {item.key for item in services.quarantine.open_items(link_id=link.id) if item.key in keys},
         "contested": {contest.key for contest in services.contests.of_link(link.id)},
-        "correction": {one.key for one in standing if one.link_id == link.id},
+        "correction": {one.key for one in standing},
         "waiting": waits["upper"] | waits["lower"],
     }
