@@ -141,15 +141,15 @@ class Statements:
         return among(pa.table(lines, schema=hashes_schema(node.dataset)), wanted)
 
     def _among(self, wanted: pa.Table) -> str:
+        """The cheap question first: hardly any row lies in one of these buckets."""
         buckets = ", ".join(f"'{bucket}'" for bucket in wanted.column("bucket").unique().to_pylist())
         if wanted.num_rows > MOST_LISTED:
             return f"{self.bucket} IN ({buckets})"
         pairs = zip(wanted.column("place").to_pylist(), wanted.column("bucket").to_pylist())
         listed = ", ".join(f"'{place}{bucket}'" for place, bucket in pairs if re.fullmatch("[0-9]{12}", place or ""))
-        unclean = f"{self._texts.unclean(self.place)} AND {self.bucket} IN ({buckets})"
-        if not listed:
-            return unclean
-        return f"({self._texts.joined([self.place, self.bucket])} IN ({listed}) OR {unclean})"
+        unclean = self._texts.unclean(self.place)
+        there = f"{self._texts.joined([self.place, self.bucket])} IN ({listed}) OR {unclean}" if listed else unclean
+        return f"CASE WHEN {self.bucket} IN ({buckets}) THEN {there} ELSE FALSE END"
 
     def _typed(self, values: pa.Array | pa.ChunkedArray, name: str) -> pa.Array:
         flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
