@@ -13,7 +13,7 @@ BATCH       all that one link run writes to one side; writing it twice leaves th
 RECEIPT     proof (回执) that a node wrote a batch: what arrived here, and what others received from here.
 RETURN      a row handed back (退回) to the people of this node with the reason.
 CORRECTION  a value proposed (校核) to this node's people, who rule on it, or proposed by them, with what became of it.
-BUCKET      the rows of one jurisdiction whose keys' hashes begin alike; its digest tells whether two nodes hold the same rows in it.
+BUCKET      the rows of one jurisdiction whose keys' hashes begin alike; its digest tells whether two nodes hold the same in it.
 RULING      what the people of this node decided on a correction: accept or reject, with a reason.
 
 Errors are those of `federation.errors`: a connector wraps every driver error, keeping it as `__cause__`, and never retries:
@@ -411,9 +411,8 @@ class Connector(ABC):
         return digest_of(self.node, self.changes(None).rows)
 
     def bucket_digests(self, asked: Buckets) -> pa.Table:
-        """`canonical_buckets.DIGESTS` of the whole content. Default: read everything. Rejects may count or not: what cannot be read is
-        never taken for what can be. A node that differs from another in none of them holds the same rows, but for hashes that meet by
-        chance; one that does differ may still turn out to hold the same facts."""
+        """`canonical_buckets.DIGESTS` of the whole content; rejects may count or not. Nodes that differ in none hold the same rows, but for
+        hashes that meet by chance; nodes that do may still hold the same facts. Default: read everything."""
         return canonical_buckets.digests(self.changes(None).rows, self.node.dataset, asked)
 
     def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
