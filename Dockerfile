@@ -1,6 +1,6 @@
 # One image for every service of docker-compose.yml: Airflow, the engine and the sample systems.
 FROM python:3.11-slim
-RUN useradd --create-home --uid 50000 fedsync && mkdir /data && chown fedsync /data
+RUN useradd --create-home --uid 50000 fedsync && mkdir /data /logs && chown fedsync /data /logs
 WORKDIR /opt/fedsync
 COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt

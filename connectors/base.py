@@ -26,6 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -34,6 +35,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
 
 from connectors import findings
 from connectors.findings import Finding
+from connectors.shown import correction_schema as correction_schema
+from connectors.shown import returns_schema as returns_schema
 from federation import canonical, canonical_buckets
 from federation.canonical_buckets import Buckets as Buckets
 from federation.contract import Dataset
@@ -263,48 +266,6 @@ def ruling_of(written: object) -> str | None:
     return _RULING_WORDS.get(str(written).strip().lower())
 
 
-def returns_schema(dataset: Dataset) -> pa.Schema:
-    """Returns (退回): one line for each rule that a record failed, in texts for people.
-
-    Key columns (typed, null where unreadable) + `canonical.REJECTS`: `field` may be null, `value` is the node's own present one, or null.
-    `return_id` (32 hex digits). `hop`: where it stopped, by the names of the regions. `since`: when it was first set aside (UTC).
-    `state`: `open`, `replay` (to be judged again with the next run), `closed`.
-    """
-    return pa.schema(
-        [
-            *canonical.reject_schema(dataset),
-            ("return_id", pa.string()),
-            ("hop", pa.string()),
-            ("since", pa.timestamp("us", "UTC")),
-            ("state", pa.string()),
-        ]
-    )
-
-
-def correction_schema(dataset: Dataset) -> pa.Schema:
-    """The corrections shown at a node: one line for each, in texts for people.
-
-    `correction_id` (32 hex digits); the key columns, typed; `kind` (`edit`, `create`, `delete`); `field`: labels of the fields
-    concerned; `current`, `proposed`: their values, a line of text per field; `raised_by`: region; `raised`: when (UTC);
-    `due`: the day by which a ruling is owed; `state`: `waiting` is for this node's people to rule on, all others
-    (`travelling`, `overdue`, `accepted`, `rejected`, `superseded`, `withdrawn`) tell what became of what they proposed;
-    `reason`: of the ruling. The system adds two columns for people, `ruling` and `ruling_reason`, empty at first; they may
-    fill them in where the state is `waiting` or `overdue`.
-    """
-    texts = ("kind", "field", "current", "proposed", "raised_by")
-    return pa.schema(
-        [
-            ("correction_id", pa.string()),
-            *canonical.schema(dataset, dataset.key),
-            *((name, pa.string()) for name in texts),
-            ("raised", pa.timestamp("us", "UTC")),
-            ("due", pa.date32()),
-            ("state", pa.string()),
-            ("reason", pa.string()),
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class Digest:
     """A node's content in short: number of rows and an order-free hash of all its values."""
@@ -333,6 +294,13 @@ class Connector(ABC):
     def place(self) -> str | None:
         """The server behind this node, named alike by all nodes that share it, without credentials: where it does not answer one of
         them, it answers none. None: nothing is shared. No I/O."""
+        return None
+
+    @classmethod
+    def watched(cls, node: Node) -> Path | None:
+        """The file or folder of this machine that people save to when they edit this node; None: only `probe` tells. No I/O.
+
+        Secrets among the node's options may be missing."""
         return None
 
     @abstractmethod

@@ -58,7 +58,7 @@ from connectors.hosted_seal import Seal
 from connectors.sql_database import Database, open_database, place_of
 from connectors.sql_errors import driver_errors
 from federation.canonical import conform, key_column, key_table
-from federation.errors import Conflict, SchemaMismatch, located
+from federation.errors import Conflict, Permanent, SchemaMismatch, located
 
 KEYS_AT_ONCE = 400
 _KEY = Text().with_variant(String(190), "mysql", "mariadb")
@@ -97,6 +97,13 @@ returns = Table(
     Column("payload", Text, nullable=False),
 )
 """What was handed back to people without a system, sealed: a reason may quote the record."""
+
+
+def renewed(connection: Connection) -> None:
+    """An older copy was put in the place of the hosted records: begin another life, so that no position of before is taken for ours."""
+    for whose in connection.execute(select(nodes.c.dataset, nodes.c.region, nodes.c.part)).mappings().all():
+        one = and_(*(nodes.c[name] == value for name, value in whose.items()))
+        connection.execute(update(nodes).where(one).values(epoch=secrets.token_hex(8)))
 
 
 class HostedOptions(Options):
@@ -175,6 +182,8 @@ class HostedConnector(Connector):
             position = self._position(connection)
             known = Position.parse(since)
             floor = known.seq if known is not None and known.epoch == position.epoch else None
+            if floor is not None and floor > position.seq:
+                raise self._gone_back(floor, position.seq)
             live = self._rows(connection, ~records.c.deleted, *([] if floor is None else [records.c.seq > floor]))
             gone = [] if floor is None else self._keys(connection, records.c.deleted, records.c.seq > floor)
             every = self._keys(connection, ~records.c.deleted) if sweep else None
@@ -256,6 +265,23 @@ class HostedConnector(Connector):
         """Delete records by key, as people do."""
         self.apply(Batch((), keys))
 
+    def erase(self, keys: pa.Table) -> None:
+        """Delete records and the markers of their deletion. Only once whoever reads what changed here has heard of it."""
+        self.remove(keys)
+        with self._writing() as connection:
+            for chunk in _chunks(key_column(keys, self.node.dataset).to_pylist()):
+                mine = self._mine(records) & records.c.record_key.in_(chunk)
+                connection.execute(records.delete().where(mine, records.c.deleted))
+
+    def made(self) -> bool:
+        """Whether anything was ever kept here."""
+        try:
+            with self._reading() as connection:
+                chosen = select(records.c.record_key).where(self._mine(records)).limit(1)
+                return connection.execute(chosen).first() is not None
+        except SchemaMismatch:
+            return False
+
     def live(self) -> int:
         """How many records there are; 0 if nothing was ever hosted here."""
         counted = select(func.count()).select_from(records).where(self._mine(records), ~records.c.deleted)
@@ -319,6 +345,16 @@ class HostedConnector(Connector):
         return fresh
 
     # --- records
+
+    def _gone_back(self, known: int, now: int) -> Permanent:
+        return Permanent(
+            f"the hosted records stand at change {now}, but {known} were read already: an older copy was put in their place",
+            "托管数据库被换成了较旧的副本",
+            todo="连同台账一起恢复同一备份 / restore the ledger from the same backup with them: fedsync restore --hosted",
+            dataset=self.node.dataset.name,
+            region=str(self.node.region),
+            system=self.node.system,
+        )
 
     def _place(self, key: str) -> str:
         return json.dumps([*self._me.values(), key])

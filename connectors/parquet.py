@@ -68,6 +68,11 @@ class ParquetConnector(Connector):
         self.folder = self.options.path
         self._where = {"dataset": node.dataset.name, "region": str(node.region), "system": node.system}
 
+    @classmethod
+    def watched(cls, node: Node) -> Path | None:
+        path = node.options.get("path")
+        return Path(str(path)) if path else None
+
     @property
     def capabilities(self) -> Capabilities:
         writes = not self.options.read_only

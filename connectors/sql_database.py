@@ -271,6 +271,15 @@ def open_database(url: str, patience: Patience = Patience()) -> Database:
         return _open[me]
 
 
+def release_idle(url: str) -> None:
+    """Close this process's idle connections to a database; the next use opens new ones."""
+    me = os.getpid()
+    with _opening:
+        found = [database for (process, other, _), database in _open.items() if (process, other) == (me, url)]
+    for database in found:
+        database.engine.dispose()
+
+
 def _keep_idle(engine: Engine) -> None:
     """A connection of this engine is about to be idle: those of the engines that were used longest ago go, except what is in use."""
     me = os.getpid()

@@ -78,13 +78,14 @@ class Postgres(Database):
         def _settings(driver: Any, _record: Any) -> None:
             """COPY writes moments and encodings as the session says; these must not depend on the server's settings."""
             driver.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
-            limits = {"idle_in_transaction_session_timeout": patience.abandoned}
+            # compiling a statement costs 50 ms and more, and the guess that it pays is wild for tables that nobody analysed yet
+            settings = {"jit": "off", "idle_in_transaction_session_timeout": _milliseconds(patience.abandoned)}
             if patience.statement_timeout is not None:
-                limits["statement_timeout"] = patience.statement_timeout
-            for name, seconds in limits.items():
+                settings["statement_timeout"] = _milliseconds(patience.statement_timeout)
+            for name, value in settings.items():
                 # by way of pg_settings: what descends from PostgreSQL may not know it
                 known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
-                driver.execute(known, (f"{seconds * 1000:.0f}ms", name))
+                driver.execute(known, (value, name))
             driver.commit()
 
         return engine
@@ -285,3 +286,7 @@ def _cursor(connection: Connection) -> Any:
     """The driver's own cursor, in SQLAlchemy's transaction."""
     driver: Any = connection.connection.driver_connection
     return driver.cursor()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms"

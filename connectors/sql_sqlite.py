@@ -55,6 +55,7 @@ class Sqlite(Database):
         def _configure(driver: Any, _record: Any) -> None:
             driver.isolation_level = None  # transactions begin where we say so, not where the driver guesses
             driver.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            driver.execute("PRAGMA secure_delete = ON")  # what we delete is a person, and must not stand in free pages
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:

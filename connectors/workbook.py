@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -78,6 +79,11 @@ class WorkbookConnector(Connector):
         self.options = WorkbookOptions.model_validate(node.options)
         self.file = file_at(self.options.path, self.options.access)
         self._form = _form_of(node, self.file, self.options)
+
+    @classmethod
+    def watched(cls, node: Node) -> Path | None:
+        path = str(node.options.get("path", ""))
+        return Path(path) if path and "://" not in path else None
 
     @property
     def capabilities(self) -> Capabilities:

@@ -16,9 +16,12 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
+from federation.cli_backup import backup, health, restore
 from federation.cli_common import HERE, FileOption, JsonOption, error_as_json, out, reporting, table, tell
+from federation.cli_erase import erase
 from federation.cli_gate import gate_app
 from federation.cli_hosted import hosted_app
+from federation.cli_pause import pause, resume
 from federation.cli_quality import quality_app
 from federation.cli_quarantine import export, purge, waive, waivers_of
 from federation.cli_reconcile import reconcile
@@ -40,8 +43,8 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
-app.command()(trace)
-app.command()(reconcile)
+for top in (trace, backup, restore, health, pause, resume, erase, reconcile):
+    app.command(top.__name__)(top)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(gate_app, name="gate")
@@ -107,21 +110,37 @@ def sync(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """不经 Airflow 执行一次完整级联 / Run a cascade without Airflow, down and up, until nothing moves."""
-    from federation.runtime import open_federation
+    """不经 Airflow 执行一次完整级联 / Run a cascade without Airflow, down and up, until nothing moves.
+
+    --region 与 --full 并用：仅重新比对该区划（补数）/ --region with --full: a backfill of that region alone.
+    """
+    from federation.backfill import backfill
+    from federation.runtime import finish_erasures, open_federation
 
     with reporting(as_json):
         federation = open_federation(file)
         if region is not None:
             federation.config.tree[region]
         names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
-        results = {name: federation.cascade(name, region, force_full=full) for name in names}
+        results = {
+            name: backfill(federation, name, region)
+            if full and region
+            else federation.cascade(name, region, force_full=full)
+            for name in names
+        }
+        finish_erasures(federation, getpass.getuser())
     errors = [error for result in results.values() for error in result.errors.values()]
+    skipped = {link: why for result in results.values() for link, why in result.skipped.items()}
     totals = {name: _totals(result.outcomes) for name, result in results.items()}
     if as_json:
         typer.echo(
             json.dumps(
-                {"ok": not errors, "datasets": totals, "errors": [error_as_json(error) for error in errors]},
+                {
+                    "ok": not errors,
+                    "datasets": totals,
+                    "skipped": skipped,
+                    "errors": [error_as_json(e) for e in errors],
+                },
                 ensure_ascii=False,
             )
         )
@@ -133,6 +152,8 @@ def sync(
                 [[name, *total.values()] for name, total in totals.items()],
             )
         )
+        for link, why in skipped.items():
+            out.print(f"[yellow]–[/yellow] {escape(link)}: {escape(why)}", soft_wrap=True, highlight=False)
         for error in errors:
             tell(error)
     if errors:
@@ -206,7 +227,7 @@ def status(
 
 
 def _colour(state: str) -> str:
-    return f"[{ {'ok': 'green', 'held': 'yellow', 'failed': 'red'}.get(state, 'white') }]{state}[/]"
+    return f"[{ {'ok': 'green', 'held': 'yellow', 'failed': 'red', 'skipped': 'cyan'}.get(state, 'white') }]{state}[/]"
 
 
 @quarantine_app.command("list")

@@ -108,7 +108,7 @@ def _show(federation: Federation, told: list[Comparison], dry_run: bool) -> None
     same = len(told) - len(differing) - len(skipped) - len(failed)
     out.print(
         f"{len(told)} 链路 links: {same} 一致 agree · {len(differing)} 不一致 differ · {len(failed)} 失败 failed ·"
-        f" {len(skipped)} 尚未同步 never synced",
+        f" {len(skipped)} 跳过 skipped",
         highlight=False,
     )
 

@@ -62,9 +62,9 @@ def correction_list(
             c.dataset,
             c.key,
             "、".join(federation.config.dataset(c.dataset).fields[name].label for name in c.names) or c.kind,
-            tree[c.raised_by].name,
-            tree[c.target].name if c.target else "–",
-            tree[c.at].name if c.at else "–",
+            tree.name_of(c.raised_by),
+            tree.name_of(c.target),
+            tree.name_of(c.at),
             told,
             c.due or "–",
         ]
@@ -152,9 +152,9 @@ def contest_list(file: FileOption = HERE, dataset: DatasetOption = None, as_json
             c.contest_id[:10],
             c.dataset,
             c.key,
-            tree[c.parent].name,
-            str(tree[c.incumbent]),
-            str(tree[c.challenger]),
+            tree.name_of(c.parent),
+            str(tree.regions.get(c.incumbent, c.incumbent)),
+            str(tree.regions.get(c.challenger, c.challenger)),
             c.state,
         ]
         for c in contests
@@ -180,7 +180,7 @@ def contest_show(contest: str, file: FileOption = HERE, as_json: JsonOption = Fa
     fields, tree = federation.config.dataset(found.dataset).fields, federation.config.tree
     lines = [[fields[n].label, opened.held.get(n, "–"), opened.claimed.get(n, "–")] for n in names]
     out.print(
-        table("两份记录 / both records", ["字段", tree[found.incumbent].name, tree[found.challenger].name], lines)
+        table("两份记录 / both records", ["字段", tree.name_of(found.incumbent), tree.name_of(found.challenger)], lines)
     )
 
 

@@ -19,6 +19,19 @@ system_app = typer.Typer(help="业务系统 / systems", no_args_is_help=True)
 system_app.command("probe")(probe)
 
 
+@system_app.command("pools")
+def system_pools(file: FileOption = HERE) -> None:
+    """输出 Airflow 资源池，限制同时访问一个系统的任务数 / Print the pools that keep too many tasks from one system at a time.
+
+    `fedsync system pools > pools.json && airflow pools import pools.json`
+    """
+    from federation.config import load
+    from federation.pools import dumped
+
+    with reporting(False):
+        typer.echo(dumped(load(file)))
+
+
 @system_app.command("prepare")
 def system_prepare(
     regions: Annotated[

@@ -52,6 +52,9 @@ class SystemSpec(Declared):
     connector: str
     label: str = ""
     timezone: str | None = None
+    parallel: int | None = Option(
+        default=None, ge=1, description="how many tasks of Airflow may work on it at a time (`fedsync pools`)"
+    )
     options: dict[str, Any] = Option(default_factory=dict)
 
 
@@ -88,6 +91,16 @@ class QualitySpec(Declared):
     keep_days: int = Option(default=60, ge=31, description="days that the trend is kept in the ledger")
 
 
+class StorageSpec(Declared):
+    """Where staging and baselines lie: `url`, a folder (relative to the declaration) or any fsspec location (`s3://bucket/prefix`).
+
+    `options`: of that location's fsspec library (for S3: `key`, `secret`, `endpoint_url`); secrets by reference.
+    """
+
+    url: str
+    options: dict[str, Any] = Option(default_factory=dict)
+
+
 class FederationSpec(Declared):
     """The top file of a declaration (`federation.yaml`). Paths are relative to it."""
 
@@ -104,6 +117,13 @@ class FederationSpec(Declared):
     secret: Reference | None = Option(
         default=None,
         description="keys fingerprints, quarantine and hosted records; default: FEDSYNC_SECRET, else a file in `state`",
+    )
+    storage: StorageSpec | None = Option(
+        default=None, description="staging and baselines; default: in `state`. Several hosts need one that all reach"
+    )
+    hosted: Reference | None = Option(
+        default=None,
+        description="SQLAlchemy URL of hosted records; default: FEDSYNC_HOSTED, else `hosted.db` in `state` if it is there or the ledger is SQLite, else the ledger's database",
     )
     previous_secrets: tuple[Reference, ...] = Option(
         default=(),
@@ -203,6 +223,11 @@ class Config:
     def _of_level(self, node: NodeSpec) -> list[Region]:
         assert node.level is not None
         return self.tree.below(node.within, node.level) if node.within else self.tree.at(node.level)
+
+    def system_of(self, dataset: str, region: str) -> str:
+        """The name of the system that keeps a dataset for a region; `hosted` if the engine does. Cheaper than `binding`."""
+        index = self._nodes.get((dataset, region))
+        return HOSTED if index is None else self.spec.nodes[index].system
 
     def binding(self, dataset: str, region: str) -> Binding:
         """How a region keeps a dataset; a region without a declared node is hosted by the engine."""
@@ -306,6 +331,7 @@ def load(path: Path | str) -> Config:
     problems += _system_problems(file, spec)
     problems += node_problems(file, spec, tree, datasets, complete=complete)
     problems += _secret_problems(file, ("systems",), file.data.get("systems", {}))
+    problems += _secret_problems(file, ("storage",), file.data.get("storage", {}))
     problems += _secret_problems(file, ("nodes",), file.data.get("nodes", []))
     if problems:
         raise DeclarationError(

@@ -77,6 +77,12 @@ class Dataset(Declared):
     reconcile: str | None = Option(
         default="30 3 * * *", description="cron of the comparison of both ends of each link; null: by hand only"
     )
+    priority: int = Option(
+        default=1,
+        ge=1,
+        le=100,
+        description="of two tasks that wait for a worker, that of the higher dataset goes first",
+    )
     freshness: int = Option(default=24 * 60, gt=0, description="minutes within which the data must reach every node")
     full_every: int = Option(default=24 * 60, ge=0, description="minutes after which a link compares all keys again")
     on_correction: Literal["revert", "hold"] = Option(

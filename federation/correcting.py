@@ -178,7 +178,7 @@ class Desk:
             "field": "\n".join(self.dataset.fields[name].label for name in correction.names),
             "current": lines(opened.current),
             "proposed": lines(opened.proposed),
-            "raised_by": str(self._tree[correction.raised_by]),
+            "raised_by": str(self._tree.regions.get(correction.raised_by, correction.raised_by)),
             "raised": correction.raised,
             "due": correction.due,
             "state": state,

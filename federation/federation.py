@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -27,8 +26,9 @@ from federation.ledger.quarantine import OPEN, Item
 from federation.link import Ends, LinkRun
 from federation.outcome import Outcome
 from federation.proposals import node_faults
-from federation.reading import Reading, read_node
+from federation.reading import Reading, nothing_read, read_node
 from federation.rejudging import awaking
+from federation.reparenting import awaited_by
 from federation.services import Services
 
 Opener = Callable[[Binding], Connector]
@@ -39,10 +39,14 @@ PASSES = 24
 
 @dataclass(frozen=True)
 class News:
-    """Which parents have a link with news at either end: level → codes; and the nodes that could not be asked: code → why."""
+    """Which parents have a link with news at either end: level → codes; and the nodes that could not be asked: code → why.
+
+    `skipped`: links that were not looked at → why: a pause, or what they wait for.
+    """
 
     parents: dict[str, list[str]]
     unreachable: dict[str, str]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,6 +55,15 @@ class CascadeResult:
 
     outcomes: list[Outcome] = field(default_factory=list)
     errors: dict[str, FedsyncError] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Link → why it was left alone, of those that were so to the end."""
+        return {link: outcome.skipped for link, outcome in self._last.items() if outcome.skipped is not None}
+
+    @property
+    def _last(self) -> dict[str, Outcome]:
+        return {outcome.link_id: outcome for outcome in self.outcomes}
 
     @property
     def moved(self) -> int:
@@ -64,12 +77,13 @@ class CascadeResult:
 
 
 class Federation:
-    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`)."""
+    """A declared federation with its ledger. `opener` opens a node's connector (see `federation.runtime`); `closing`: what it holds."""
 
-    def __init__(self, services: Services, opener: Opener) -> None:
+    def __init__(self, services: Services, opener: Opener, closing: Callable[[], None] = lambda: None) -> None:
         self.services = services
         self.config = services.config
         self._opener = opener
+        self._closing = closing
 
     @contextmanager
     def node(self, dataset: str, region: str) -> Iterator[Connector]:
@@ -89,13 +103,13 @@ class Federation:
         """Ask every node cheaply whether it may have changed since its links last settled."""
         contract = self.config.dataset(dataset)
         states = self.services.links.all(dataset)
-        links = list(self.config.all_links(dataset))
+        links, skipped = self.open_links(list(self.config.all_links(dataset)), states)
         asked = self._asked(contract, links, states)
         awake = {link.id for link in links if self._must_run(contract, link, states) or link.id in asked}
         quiet = [link for link in links if link.id not in awake and link.id in states and states[link.id].state == "ok"]
         codes = sorted({region.code for link in quiet for region in (link.upper, link.lower)})
         with ThreadPoolExecutor(workers) as pool:
-            tokens = dict(zip(codes, pool.map(lambda code: self._token(dataset, code), codes)))
+            tokens = dict(zip(codes, pool.map(lambda code: self.token(dataset, code), codes)))
         for link in quiet:
             state, upper, lower = states[link.id], tokens[link.upper.code], tokens[link.lower.code]
             resting = isinstance(upper, Resting) or isinstance(lower, Resting)
@@ -106,7 +120,25 @@ class Federation:
             if link.id in awake:
                 parents[link.upper.level].add(link.upper.code)
         unreachable = {code: str(token) for code, token in tokens.items() if isinstance(token, FedsyncError)}
-        return News({level: sorted(found) for level, found in parents.items()}, unreachable)
+        return News({level: sorted(found) for level, found in parents.items()}, unreachable, skipped)
+
+    def open_links(self, links: Sequence[Link], states: dict[str, LinkState]) -> tuple[list[Link], dict[str, str]]:
+        """The links that may run now; of the others, why not: paused, or still waiting for a new parent (`federation.reparenting`)."""
+        paused, skipped = self.services.paused(), dict[str, str]()
+        for link in links:
+            pause, state = paused.link(link), states.get(link.id)
+            if pause is not None:
+                skipped[link.id] = str(pause)
+            elif state is not None and state.upper != link.upper.code:
+                awaited = awaited_by(self.services, link, state)
+                if awaited is not None:
+                    skipped[link.id] = awaited
+        return [link for link in links if link.id not in skipped], skipped
+
+    def children(self, dataset: str, upper: str) -> tuple[list[Link], dict[str, str]]:
+        """The links of a parent that may run now, and why the others are skipped (link → reason)."""
+        links = self.config.links(dataset, upper)
+        return self.open_links(links, self.services.links.states([link.id for link in links]))
 
     def _asked(self, contract: Dataset, links: Sequence[Link], states: dict[str, LinkState]) -> set[str]:
         """Links that are due though no node may have changed: replays, verdicts that may be others by now, rulings, corrections on
@@ -138,7 +170,9 @@ class Federation:
         return asked
 
     def _ruled_on(self, dataset: str, region: str) -> bool:
-        """Whether a node's people wrote a ruling beside a correction; a node that does not answer says no."""
+        """Whether a node's people wrote a ruling beside a correction; a node that does not answer, or must not be asked, says no."""
+        if self.services.paused().node(dataset, region):
+            return False
         try:
             with self.node(dataset, region) as connector:
                 return bool(connector.capabilities.corrections and connector.rulings().num_rows)
@@ -157,10 +191,12 @@ class Federation:
             return bool(originates) or (above is not None and above.state == "ok")
         if state.state == "held":
             return state.released
+        if state.identity != self.services.identities.of(link):
+            return True
         late = (self.services.ledger.clock() - state.last_full).total_seconds() if state.last_full else 0.0
         return state.state == "failed" or late >= contract.full_every * 60
 
-    def _token(self, dataset: str, code: str) -> str | FedsyncError:
+    def token(self, dataset: str, code: str) -> str | FedsyncError:
         """A node's probe token; one that differs from all if it cannot tell; the error if it does not answer."""
         try:
             with self.node(dataset, code) as connector:
@@ -169,17 +205,18 @@ class Federation:
             return error
 
     def collect(self, dataset: str, upper: str, *, force_full: bool = False) -> Reading:
-        """Read a parent once for its children, from the cursor that most of them share."""
-        states = [self.services.links.state(link) for link in self.config.links(dataset, upper)]
+        """Read a parent once for its children, from the cursor that most of them share. It is not asked if none of them may run."""
+        links, _ = self.children(dataset, upper)
+        if not links:
+            with self.node(dataset, upper) as connector:
+                return nothing_read(connector, None, None)
+        states = [self.services.links.state(link) for link in links]
         fences = {state.link_id: state.fence for state in states}
         with self.node(dataset, upper) as connector:
             if any(state.last_ok is None for state in states):
                 connector.prepare()
             self.services.desk(self.config.dataset(dataset), self.config.tree[upper]).work(connector)
-            runs = [
-                LinkRun(self.services, self.config.link(dataset, state.lower), Ends(connector, connector))
-                for state in states
-            ]
+            runs = [LinkRun(self.services, link, Ends(connector, connector)) for link in links]
             full = force_full or any(run.full_due(state) for run, state in zip(runs, states))
             cursor, token = Counter((s.upper_cursor, s.upper_token) for s in states).most_common(1)[0][0]
             settled = token if not full and all(state.state == "ok" for state in states) else None
@@ -205,9 +242,20 @@ class Federation:
         force_full: bool = False,
         progress: Progress | None = None,
     ) -> tuple[list[Outcome], dict[str, FedsyncError]]:
-        """Sync a parent with some of its children. One failing child never stops its siblings; its error is returned."""
-        outcomes: list[Outcome] = []
+        """Sync a parent with some of its children. One failing child never stops its siblings; its error is returned.
+
+        A link that is paused, or waits for its new parent, is left alone: its outcome says why (`Outcome.skipped`).
+        """
         errors: dict[str, FedsyncError] = {}
+        may_run, skipped = self.children(dataset, upper)
+        outcomes = [
+            Outcome.nothing("", f"{dataset}/{lower}", upper, lower, skipped=why)
+            for lower in lowers
+            if (why := skipped.get(f"{dataset}/{lower}")) is not None
+        ]
+        lowers = [link.lower.code for link in may_run if link.lower.code in set(lowers)]
+        if not lowers:
+            return outcomes, errors
         with self.node(dataset, upper) as above:
             shared: tuple[str | None, str | None] = (None, None)
             touched, displaced = frozenset[str](), frozenset[str]()
@@ -250,6 +298,7 @@ class Federation:
         """Collect a parent and sync all its children: what one hop's DAG run does."""
         result = CascadeResult()
         lowers = [link.lower.code for link in self.config.links(dataset, upper)]
+        may_run, _ = self.children(dataset, upper)
         try:
             reading = self.collect(dataset, upper, force_full=force_full)
             outcomes, errors = self.sync_children(
@@ -257,7 +306,7 @@ class Federation:
             )
         except FedsyncError as error:
             self.fail_children(dataset, upper, error)
-            result.errors.update({f"{dataset}/{lower}": error for lower in lowers})
+            result.errors.update({link.id: error for link in may_run})
             return result
         result.outcomes += outcomes
         result.errors.update(errors)
@@ -267,7 +316,7 @@ class Federation:
         """Note at each link of a parent that it could not start, because the parent could not be read."""
         if isinstance(error, LeaseHeld):
             return
-        for link in self.config.links(dataset, upper):
+        for link in self.children(dataset, upper)[0]:
             self.services.links.mark_failed(link.id, error)
 
     def cascade(
@@ -345,6 +394,8 @@ class Federation:
             corrections.settle(connection, correction, verdict, actor, reason)
         if verdict == "accepted":
             assert correction.target is not None
+            if self.services.paused().node(correction.dataset, correction.target):
+                return corrections.find(correction.correction_id)  # written by the first run after the pause
             with self.node(correction.dataset, correction.target) as connector:
                 region = self.config.tree[correction.target]
                 self.services.desk(self.config.dataset(correction.dataset), region).carry_out(connector)
@@ -388,15 +439,14 @@ class Federation:
                 services.ledger.audit(connection, actor, "quarantine.purge", name, f"{done[name]} < {before.date()}")
         return done
 
-    def stage(self, reading: Reading) -> Path:
-        """Keep a reading for other processes; returns its folder (a reference that may pass between tasks).
+    def stage(self, reading: Reading) -> str:
+        """Keep a reading for other processes (`federation.staging`); a reference that may pass between tasks.
 
         Whoever passes it on throws it away: the records in it may be personal.
         """
-        folder = self.config.state / "staging" / uuid.uuid4().hex
-        reading.save(folder)
-        return folder
+        return self.services.staging.keep(reading)
 
     def close(self) -> None:
-        """Give the ledger's connections back."""
+        """Give the connections of what is the engine's own back."""
+        self._closing()
         self.services.ledger.close()

@@ -59,11 +59,11 @@ def check_guards(link: Link, ends: tuple[End, End], baseline: pa.Table, agreed: 
 
     Only what an end's own people did counts: what it passes on for a link beyond has passed the guards there.
     """
-    for side, end, region in (("upper", ends[0], link.upper), ("lower", ends[1], link.lower)):
+    for side, end, other, region in (("upper", *ends, link.upper), ("lower", ends[1], ends[0], link.lower)):
         if agreed:
             relayed = {group.name for group in link.contract.relayed(side)}  # type: ignore[arg-type]
             own = [group for group in link.contract.groups if group.name not in relayed]
-            gone, changed = _counts(end, baseline, own)
+            gone, changed = _counts(end, baseline, own, other)
             _check_loss(link, region, gone, agreed)
             _check_change(link, region, changed, agreed)
         _check_future(link, region, end, now)
@@ -73,14 +73,17 @@ def _groups(link: Link, field: str) -> list[Group]:
     return [group for group in link.contract.groups if field in group.fields]
 
 
-def _counts(end: End, baseline: pa.Table, own: list[Group]) -> tuple[int, int]:
-    differs = " OR ".join(f"s.fp_{group.name} <> b.fp_{group.name}" for group in own) or "false"
+def _counts(end: End, baseline: pa.Table, own: list[Group], other: End | None = None) -> tuple[int, int]:
+    """How many records an end lost, and how many it changed otherwise than the `other` end did: what both hold already moves nothing."""
+    here = "s.fp_{0} <> b.fp_{0}" + (" AND s.fp_{0} IS DISTINCT FROM o.fp_{0}" if other is not None else "")
+    differs = " OR ".join(f"({here.format(group.name)})" for group in own) or "false"
     (found,) = query(
         f"""SELECT count(*) FILTER (WHERE s.state = 'gone' AND NOT s.passed_on) AS gone,
                    count(*) FILTER (WHERE s.state = 'have' AND ({differs})) AS changed
-            FROM s JOIN b ON b.key = s.key""",
+            FROM s JOIN b ON b.key = s.key LEFT JOIN o ON o.key = s.key""",
         s=end.side.rows,
         b=baseline,
+        o=(other or end).side.rows,
     ).to_pylist()
     return int(found["gone"]), int(found["changed"])
 

@@ -8,8 +8,8 @@ from federation.regions import LEVELS, RegionTree
 
 def next_hop(tree: RegionTree, dataset: Dataset, at: str, goal: str) -> str | None:
     """The next region on the way from one node to another, along the dataset's hops; None if it is there."""
-    if at == goal:
-        return None
+    if at == goal or at not in tree or goal not in tree:
+        return None  # there, or one of them has left the table
     below = dataset.lower_of(tree[at].level)
     if below is not None and tree.ancestor(goal, tree[at].level) == tree[at]:
         step = tree.ancestor(goal, below)

@@ -6,8 +6,6 @@ everything applied before it is idempotent.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +35,7 @@ from federation.reading import KEY, Reading, concerns, read_node, refetched, spo
 from federation.receipts import show_receipts
 from federation.regions import Region
 from federation.rejudging import undecided
+from federation.reparenting import adopt
 from federation.services import Services
 from federation.settling import Round, Settlement
 from federation.sides import lower_end, upper_end
@@ -101,7 +100,8 @@ class LinkRun:
             lease, state = self.services.links.acquire(self.link)
             try:
                 reached("lease.taken")
-                return self._attempts(lease, state, reading)
+                with self.services.links.kept(lease):
+                    return self._attempts(lease, state, reading)
             except FedsyncError as error:
                 self._settle_failure(lease, error)
                 raise
@@ -125,6 +125,8 @@ class LinkRun:
         check_clock(self.link, state, self.services.ledger.clock())
         if state.identity != self.identity:
             self._refuse_left_behind()
+        if state.upper != self.link.upper.code:
+            state = adopt(self.services, self.link, lease, state, self.ends.upper)
         if state.intent is not None:
             state = self._recover(lease, state)
             reading = None
@@ -188,19 +190,8 @@ class LinkRun:
 
     @cached_property
     def identity(self) -> str:
-        """The checkpoint's identity: contract, gate and scope of both ends. Another one forces a full merge."""
-        config = self.services.config
-        ends = [config.binding(self.dataset.name, region.code) for region in (self.link.upper, self.link.lower)]
-        parts = [
-            self.dataset.model_dump_json(exclude={"quarantine_days", "reconcile"}),
-            self.gate.identity if self.gate else "",
-            *(
-                json.dumps([end.system, end.options, end.columns, end.codes, end.hosted], default=str, sort_keys=True)
-                for end in ends
-            ),
-            self.link.lower.code,
-        ]
-        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+        """The checkpoint's identity (`federation.identity`). Another one forces a full merge."""
+        return self.services.identities.of(self.link)
 
     def full_due(self, state: LinkState) -> bool:
         """Whether both ends must be read whole: never done, another identity, or the contract's term is over."""

@@ -9,7 +9,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Outcome:
     """`descended`, `ascended`: rows written below and above; `removed_…`: rows deleted there; `corrections_…`: corrections and
-    outcomes that passed; `ruled`: corrections that were ruled on, written or settled themselves; `accounts`: per end."""
+    outcomes that passed; `ruled`: corrections that were ruled on, written or settled themselves; `accounts`: per end; `skipped`: why
+    the link was left alone, though nothing is wrong with it."""
 
     run_id: str
     link_id: str
@@ -27,11 +28,14 @@ class Outcome:
     ruled: int = 0
     accounts: dict[str, dict[str, int]] = field(default_factory=dict)
     error: str | None = None
+    skipped: str | None = None
 
     @classmethod
-    def nothing(cls, run_id: str, link_id: str, upper: str, lower: str, error: str | None = None) -> Outcome:
-        """A run that did nothing, or failed."""
-        return cls(run_id, link_id, upper, lower, error=error)
+    def nothing(
+        cls, run_id: str, link_id: str, upper: str, lower: str, error: str | None = None, skipped: str | None = None
+    ) -> Outcome:
+        """A run that did nothing, or failed, or was not to be."""
+        return cls(run_id, link_id, upper, lower, error=error, skipped=skipped)
 
     @property
     def news_below(self) -> bool:

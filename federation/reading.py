@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,10 +14,12 @@ from connectors.base import ETAG, Changes, Connector, no_keys, no_rejects
 from federation.canonical import key_column, key_table
 from federation.contract import Dataset
 from federation.failpoints import reached
+from federation.storage import Storage
 
 KEY = "_key"
 """The column that holds a row's key as one text (`canonical.key_column`)."""
-
+ABOUT = "about.json"
+"""The file of a staged reading that is written last."""
 
 _ETAGS = pa.schema([(KEY, pa.string()), (ETAG, pa.string())])
 
@@ -80,15 +81,14 @@ class Reading:
             etags=pa.concat_tables([without(without(self.etags, keys), _keys_of(fresh.etags)), fresh.etags]),
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Storage) -> None:
         """Stage as Parquet, for another process to load."""
         reached("stage.before")
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("rows", "outside", "rejects", "etags"):
-            pq.write_table(getattr(self, name), folder / f"{name}.parquet", compression="zstd")
-        pq.write_table(pa.table({KEY: self.deleted}), folder / "deleted.parquet")
+            _write(folder, name, getattr(self, name))
+        _write(folder, "deleted", pa.table({KEY: self.deleted}))
         if self.present is not None:
-            pq.write_table(pa.table({KEY: self.present}), folder / "present.parquet", compression="zstd")
+            _write(folder, "present", pa.table({KEY: self.present}))
         about = {
             "complete": self.complete,
             "since": self.since,
@@ -98,21 +98,20 @@ class Reading:
             "fences": dict(self.fences),
             "missing": sorted(self.missing),
         }
-        (folder / "about.json").write_text(json.dumps(about))
+        folder.write(ABOUT, json.dumps(about).encode())  # last: without it, nobody takes the rest for whole
         reached("stage.after")
 
     @classmethod
-    def load(cls, folder: Path) -> Reading:
+    def load(cls, folder: Storage) -> Reading:
         """The inverse of `save`."""
-        about = json.loads((folder / "about.json").read_text())
-        rows, outside, rejects = (pq.read_table(folder / f"{name}.parquet") for name in ("rows", "outside", "rejects"))
-        deleted = pq.read_table(folder / "deleted.parquet").column(KEY).combine_chunks()
-        present = pq.read_table(folder / "present.parquet").column(KEY).combine_chunks() if about["present"] else None
+        about = json.loads(folder.read(ABOUT))
+        rows, outside, rejects, etags = (_read(folder, name) for name in ("rows", "outside", "rejects", "etags"))
+        present = _read(folder, "present").column(KEY).combine_chunks() if about["present"] else None
         return cls(
             rows,
             outside,
             rejects,
-            deleted,
+            _read(folder, "deleted").column(KEY).combine_chunks(),
             present,
             about["complete"],
             about["since"],
@@ -120,8 +119,18 @@ class Reading:
             about["token"],
             about["fences"],
             frozenset(about["missing"]),
-            pq.read_table(folder / "etags.parquet"),
+            etags,
         )
+
+
+def _write(folder: Storage, name: str, table: pa.Table) -> None:
+    with folder.open(f"{name}.parquet", "wb") as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def _read(folder: Storage, name: str) -> pa.Table:
+    with folder.open(f"{name}.parquet", "rb") as file:
+        return pq.read_table(file)
 
 
 def spoken_of(reading: Reading) -> pa.Array:
@@ -164,7 +173,7 @@ def read_node(
     """
     token = connector.probe().token
     if settled is not None and token == settled and not again:
-        return _nothing_read(connector, since, token)
+        return nothing_read(connector, since, token)
     found = connector.changes(since, sweep=sweep or connector.capabilities.cheap_sweep)
     complete = since is None or connector.capabilities.capture == "snapshot"
     reading = _of(found, connector.node.dataset, complete=complete, since=since, token=token)
@@ -183,8 +192,8 @@ def read_keys(connector: Connector, keys: Collection[str]) -> Reading:
     return _of(connector.fetch(key_table(sorted(keys), dataset)), dataset, complete=False, since=None, token=None)
 
 
-def _nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
-    """The reading of a node whose token says that nothing changed."""
+def nothing_read(connector: Connector, since: str | None, token: str | None) -> Reading:
+    """The reading of a node that is not asked: its token says that nothing changed, or nobody wants to know."""
     node = connector.node
     empty = Changes(node.schema.empty_table(), no_rejects(node), no_keys(node), None, since)
     return _of(empty, node.dataset, complete=False, since=since, token=token)

@@ -35,6 +35,7 @@ from federation.reconcile_why import explained
 
 ROUNDS = 2
 """How often a record is merged again: people may edit it while it is."""
+NEVER = "尚未同步，请先 fedsync sync / never synced: run fedsync sync first"
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ class Reconciler:
             link for link in self.federation.config.links(dataset, upper) if lowers is None or link.lower.code in lowers
         ]
         states = self.services.links.states([link.id for link in links])
-        ready = [link for link in links if (state := states.get(link.id)) is not None and state.last_ok is not None]
-        done = {link.id: _skipped(link) for link in links if link not in ready}
+        open_, closed = self.federation.open_links(links, states)
+        ready = [link for link in open_ if (state := states.get(link.id)) is not None and state.last_ok is not None]
+        done = {link.id: _skipped(link, closed.get(link.id, NEVER)) for link in links if link not in ready}
         if ready:
             try:
                 with self.federation.node(dataset, upper) as above:
@@ -236,13 +238,8 @@ class Reconciler:
         return told
 
 
-def _skipped(link: Link) -> Comparison:
-    return Comparison(
-        link.id,
-        link.upper.code,
-        link.lower.code,
-        skipped="尚未同步，请先 fedsync sync / never synced: run fedsync sync first",
-    )
+def _skipped(link: Link, why: str) -> Comparison:
+    return Comparison(link.id, link.upper.code, link.lower.code, skipped=why)
 
 
 def _failed(link: Link, error: FedsyncError, rows: int = 0) -> Comparison:

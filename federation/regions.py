@@ -172,6 +172,12 @@ class RegionTree:
     def __len__(self) -> int:
         return len(self.regions)
 
+    def name_of(self, code: str | None) -> str:
+        """A region's name, for people; of one that has left the table the code, of none a dash."""
+        if code is None:
+            return "–"
+        return self.regions[code].name if code in self.regions else code
+
     def at(self, level: str) -> list[Region]:
         """The regions of one level, in the order of their codes."""
         return sorted((region for region in self if region.level == level), key=lambda region: region.code)

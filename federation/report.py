@@ -16,7 +16,10 @@ from federation.reach import LevelReach, reach
 
 @dataclass(frozen=True)
 class LinkLine:
-    """One link. `lag`: minutes since it last settled, as text; `pending`: records of its last run that did not get through."""
+    """One link. `lag`: minutes since it last settled, as text; `pending`: records of its last run that did not get through.
+
+    `state`: as in the ledger, or `skipped` while it is left alone; `reason` says why.
+    """
 
     link: str
     dataset: str
@@ -37,8 +40,10 @@ def link_lines(federation: Federation, dataset: str | None = None) -> list[LinkL
     items = Counter(item.link_id for item in services.quarantine.open_items(dataset=dataset))
     corrections = services.corrections.counts()
     counts = _last_counts(federation)
+    links = list(federation.config.all_links(dataset))
+    _, skipped = federation.open_links(links, states)
     lines = []
-    for link in federation.config.all_links(dataset):
+    for link in links:
         state = states.get(link.id)
         last = state.last_run if state else None
         ok = state.last_ok if state else None
@@ -48,13 +53,13 @@ def link_lines(federation: Federation, dataset: str | None = None) -> list[LinkL
                 link.id,
                 link.contract.dataset.name,
                 f"{link.upper.name} → {link.lower.name}",
-                state.state if state else "new",
+                "skipped" if link.id in skipped else state.state if state else "new",
                 f"{last.astimezone():%m-%d %H:%M:%S}" if last else None,
                 f"{(now - ok).total_seconds() / 60:.0f} min" if ok else None,
                 int(held.get("quarantined", 0)) + int(held.get("held", 0)),
                 items[link.id],
                 corrections.get(link.id, 0),
-                state.reason_en if state else None,
+                skipped.get(link.id) or (state.reason_en if state else None),
             )
         )
     return lines

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Connector, Node
-from connectors.hosted import HostedConnector
+from connectors.base import Batch, Connector, Node
+from connectors.hosted import HostedConnector, renewed
+from connectors.hosted import metadata as hosted_metadata
 from connectors.level import Scope
 from connectors.nodes import check_options, open_node, open_system
 from connectors.registry import connector_class
+from connectors.sql_database import release_idle
+from federation.backup import Backups, Hosted
 from federation.canonical import key_column, key_table
 from federation.config import HOSTED, Binding, Config, Reference, load
+from federation.erasing import Eraser
 from federation.errors import DeclarationError, FedsyncError, located
 from federation.federation import Federation
 from federation.gate import Gate
@@ -25,22 +29,27 @@ from federation.hosting import Hosting
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Corrections
+from federation.ledger.erasures import Erasure, Erasures
 from federation.ledger.links import Links
+from federation.ledger.pauses import Pauses
 from federation.ledger.quarantine import Quarantine
-from federation.ledger.store import Clock, Ledger, utc_now
+from federation.ledger.store import Clock, Ledger, open_engine, utc_now
 from federation.ledger.tombstones import Tombstones
 from federation.ledger.waiting import Waiting
 from federation.ledger.waivers import Waivers
 from federation.quality_suite import check_reports
 from federation.secrets import ConnectionUri, Keyring, from_environment, resolve
 from federation.services import Services
+from federation.staging import Staging
+from federation.storage import Storage
 
 
 def open_federation(
     path: Path | str | Config, *, connection_uri: ConnectionUri = from_environment, clock: Clock = utc_now
 ) -> Federation:
     """Open a declared federation: its ledger (migrated), its gates, its key. Opens no node."""
-    return Federation(*_opened(path, connection_uri, clock))
+    services, opener = _opened(path, connection_uri, clock)
+    return Federation(services, opener, opener.close)
 
 
 def open_hosting(
@@ -54,28 +63,71 @@ def open_hosting(
     return Hosting(*_opened(path, connection_uri, clock), actor)
 
 
+def open_backups(
+    path: Path | str | Config, actor: str, *, connection_uri: ConnectionUri = from_environment, clock: Clock = utc_now
+) -> Backups:
+    """Open what takes and restores backups of a federation. `actor`: who asks, for the audit trail."""
+    services, opener = _opened(path, connection_uri, clock)
+    url = opener.hosted_url
+    file = url.removeprefix("sqlite:///") if url.startswith("sqlite") else None
+    there = file is None or Path(file).exists()
+    return Backups(services, Hosted(open_engine(url), there, hosted_metadata, renewed), actor)
+
+
+def open_eraser(
+    path: Path | str | Config,
+    actor: str,
+    *,
+    connection_uri: ConnectionUri = from_environment,
+    clock: Clock = utc_now,
+) -> Eraser:
+    """Open what erases records from a federation. `actor`: who runs it, for the audit trail."""
+    services, opener = _opened(path, connection_uri, clock)
+    return Eraser(Federation(services, opener), opener, actor)
+
+
+def finish_erasures(
+    federation: Federation, actor: str, *, connection_uri: ConnectionUri = from_environment
+) -> list[Erasure]:
+    """Try every pending erasure of an open federation again; reads nothing but the ledger if there is none."""
+    services = federation.services
+    if not Erasures(services.ledger, services.keyring).all("pending"):
+        return []
+    return Eraser(federation, Opener(services.config, connection_uri, services.keyring), actor).finish()
+
+
 def _opened(path: Path | str | Config, connection_uri: ConnectionUri, clock: Clock) -> tuple[Services, Opener]:
     config = path if isinstance(path, Config) else load(path)
     ledger = Ledger(_ledger_url(config, connection_uri), clock)
     keyring = _keyring(config, connection_uri)
+    storage = storage_of(config, connection_uri)
     opener = Opener(config, connection_uri, keyring)
     services = Services(
         config,
         ledger,
         Links(ledger),
-        Baselines(str(config.state / "baselines")),
+        Baselines(storage.inside("baselines")),
+        Staging(storage.inside("staging")),
         Quarantine(ledger, keyring),
         Waivers(ledger, keyring),
         Corrections(ledger, keyring),
         Contests(ledger, keyring),
         Tombstones(ledger),
         Waiting(ledger),
+        Pauses(ledger),
         keyring,
         load_gates(config),
         lambda binding: bool(opener.left(binding)),
         opener.present,
+        opener.withdraw,
     )
     return services, opener
+
+
+def open_staging(path: Path | str | Config, *, connection_uri: ConnectionUri = from_environment) -> Staging:
+    """Open what is staged, and nothing else: no ledger, no node."""
+    config = path if isinstance(path, Config) else load(path)
+    return Staging(storage_of(config, connection_uri).inside("staging"))
 
 
 def load_gates(config: Config) -> dict[str, Gate | None]:
@@ -110,6 +162,18 @@ def check(path: Path | str) -> tuple[Config, list[FedsyncError]]:
     return config, problems
 
 
+def watched(config: Config, dataset: str) -> dict[str, Path]:
+    """The nodes of a dataset that people edit as files of this machine: region → file or folder. Touches no system and no secret."""
+    found = {}
+    for binding in config.bindings():
+        if binding.dataset.name == dataset and binding.spec.connector != HOSTED:
+            node = node_of(binding, _fields(binding), _unresolved(binding.options))
+            path = connector_class(binding.spec.connector).watched(node)
+            if path is not None:
+                found[binding.region.code] = path
+    return found
+
+
 class Opener:
     """Opens the connector of a node as declared, and what the engine hosts of it."""
 
@@ -130,6 +194,11 @@ class Opener:
             hosted=self._hosted,
         )
 
+    def close(self) -> None:
+        """Give back the connections to the hosted records, if they were asked for."""
+        if "hosted_url" in vars(self):
+            release_idle(self.hosted_url)
+
     def present(self, dataset: str, region: str, keys: pa.Array) -> pa.Array:
         """Which of these keys (as text) a node holds."""
         binding = self._config.binding(dataset, region)
@@ -140,6 +209,23 @@ class Opener:
             finally:
                 connector.close()
         return keys.filter(pc.invert(pc.is_in(keys, value_set=gone)))
+
+    def withdraw(self, dataset: str, region: str, keys: pa.Array, showing: Callable[[pa.Table], None]) -> None:
+        """Delete those of these records (keys as text) that lie outside a node's jurisdiction. `showing` sees their rows before.
+
+        Raises Conflict if a system that can tell was edited meanwhile: then simply again.
+        """
+        binding = self._config.binding(dataset, region)
+        with located(dataset=dataset, region=str(binding.region), system=binding.system):
+            connector = self(binding)
+            try:
+                found = connector.fetch(key_table(keys, binding.dataset))
+                if found.outside is not None and found.outside.num_rows:
+                    showing(found.outside)
+                    cursor = found.cursor if connector.capabilities.conditional else None
+                    connector.apply(Batch((), found.outside.select(list(binding.dataset.key)), cursor))
+            finally:
+                connector.close()
 
     def unguarded(self, binding: Binding) -> Connector:
         """The same without its level's guard: for records that lie outside, and are none of the engine's making."""
@@ -176,6 +262,14 @@ class Opener:
                 if connector.live():
                     yield connector
 
+    def kept_of(self, dataset: str) -> Iterator[HostedConnector]:
+        """Every part that the engine keeps, or has left, of a dataset's nodes."""
+        for binding in self._config.bindings(dataset):
+            for part in ("all", "companion"):
+                connector = self._part(binding, _fields(binding), part)
+                if connector.made():
+                    yield connector
+
     def _node(self, binding: Binding) -> Node:
         return node_of(binding, _fields(binding), resolve(binding.options, self._connection_uri))
 
@@ -190,9 +284,14 @@ class Opener:
         ordered = tuple(name for name in binding.dataset.fields if name in fields)
         return self._open_part(node_of(binding, ordered, {}), part)
 
+    @cached_property
+    def hosted_url(self) -> str:
+        """The database of hosted records."""
+        return hosted_url(self._config, self._connection_uri)
+
     def _open_part(self, node: Node, part: str) -> HostedConnector:
         options: dict[str, Any] = {
-            "url": f"sqlite:///{self._config.state / 'hosted.db'}",
+            "url": self.hosted_url,
             "part": part,
             "keys": self._keyring.derived(b"fedsync hosted"),
         }
@@ -228,6 +327,26 @@ def node_of(binding: Binding, fields: tuple[str, ...], options: dict[str, object
 
 def _fields(binding: Binding) -> tuple[str, ...]:
     return binding.dataset.fields_at(binding.region.level)
+
+
+def storage_of(config: Config, connection_uri: ConnectionUri = from_environment) -> Storage:
+    """Where staging and baselines lie. Touches nothing there."""
+    spec = config.spec.storage
+    if spec is None:
+        return Storage(str(config.state))
+    url = spec.url if "://" in spec.url else str(config.home / spec.url)
+    return Storage(url, resolve(spec.options, connection_uri))
+
+
+def hosted_url(config: Config, connection_uri: ConnectionUri = from_environment) -> str:
+    """The database of hosted records: as declared; else a file that is there already goes on being used; else beside the ledger."""
+    if config.spec.hosted is not None:
+        return str(resolve(config.spec.hosted.model_dump(exclude_none=True, exclude_defaults=True), connection_uri))
+    given, file = os.environ.get("FEDSYNC_HOSTED"), config.state / "hosted.db"
+    if given:
+        return given
+    ledger = _ledger_url(config, connection_uri)
+    return f"sqlite:///{file}" if ledger.startswith("sqlite") or file.exists() else ledger
 
 
 def _ledger_url(config: Config, connection_uri: ConnectionUri) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -17,19 +18,23 @@ from federation.contract import Dataset, LinkContract
 from federation.correcting import Desk
 from federation.gate import Gate
 from federation.gate_suite import Rule
+from federation.identity import Identities
 from federation.journey import next_hop
 from federation.ledger.baselines import Baselines
 from federation.ledger.contests import Contests
 from federation.ledger.corrections import Correction, Corrections
 from federation.ledger.links import Links, LinkState
+from federation.ledger.pauses import Pauses
 from federation.ledger.quarantine import Item, Quarantine
 from federation.ledger.store import Ledger
 from federation.ledger.tombstones import Tombstones
 from federation.ledger.waiting import Waiting, mark_of
 from federation.ledger.waivers import Waivers
+from federation.pausing import Paused
 from federation.regions import Region
 from federation.returning import ReturnDesk
 from federation.secrets import Keyring
+from federation.staging import Staging
 from federation.vouch import SideName
 
 
@@ -37,27 +42,40 @@ from federation.vouch import SideName
 class Services:
     """See the module. `left_behind`: whether the engine still hosts records of a node whose own system keeps them by now.
 
-    `present`: dataset, region, keys (as text) → those of them that the node holds.
+    `present`: dataset, region, keys (as text) → those of them that the node holds. `withdraw`: dataset, region, keys: delete those
+    among them that lie outside the node's jurisdiction, once their rows were shown to somebody.
     """
 
     config: Config
     ledger: Ledger
     links: Links
     baselines: Baselines
+    staging: Staging
     quarantine: Quarantine
     waivers: Waivers
     corrections: Corrections
     contests: Contests
     tombstones: Tombstones
     waiting: Waiting
+    pauses: Pauses
     keyring: Keyring
     gates: dict[str, Gate | None]
     left_behind: Callable[[Binding], bool]
     present: Callable[[str, str, pa.Array], pa.Array]
+    withdraw: Callable[[str, str, pa.Array, Callable[[pa.Table], None]], None]
 
     def now(self) -> datetime:
         """The ledger's time, in the federation's time zone."""
         return self.ledger.clock().astimezone(ZoneInfo(self.config.spec.timezone))
+
+    def paused(self) -> Paused:
+        """What is paused at this moment."""
+        return Paused(self.config, self.pauses.standing())
+
+    @cached_property
+    def identities(self) -> Identities:
+        """The checkpoint identity that each link has under this declaration."""
+        return Identities(self.config, {name: gate.identity for name, gate in self.gates.items() if gate is not None})
 
     def rule(self, item: Item) -> Rule | None:
         """The rule of a gate that an item fails; None if it is none of a gate's (any more)."""
@@ -77,6 +95,12 @@ class Services:
         beyond = [f"{dataset.name}/{link.upper.code}"] if dataset.upper_of(link.upper.level) else []
         others = self.config.links(dataset.name, link.upper.code)
         return beyond, [other.id for other in others if other.id != link.id]
+
+    def former(self, link: Link) -> list[str]:
+        """Links that still stand under this link's lower end in the ledger, though the tree has another parent for them."""
+        dataset = link.contract.dataset.name
+        declared = {below.id for below in self.config.links(dataset, link.lower.code)}
+        return [name for name in self.links.under(dataset, link.lower.code) if name not in declared]
 
     def meanings(self, contract: LinkContract) -> dict[str, str]:
         """Group → hash of what its fingerprints mean: field list, types, normalisation."""
@@ -111,7 +135,7 @@ class Services:
 
     def link_for(self, correction: Correction) -> str | None:
         """The link whose run would let a correction get on; None if it waits for people."""
-        if correction.at is None or correction.closed is not None:
+        if correction.at is None or correction.closed is not None or correction.at not in self.config.tree:
             return None
         dataset = self.config.dataset(correction.dataset)
         stuck = correction.state == "accepted" and not correction.applied
@@ -129,6 +153,8 @@ class Services:
     def link_at(self, dataset: str, region: str) -> str | None:
         """Some link that touches a node: the one above it, at the top the first below."""
         contract = self.config.dataset(dataset)
+        if region not in self.config.tree:
+            return None  # it has left the table
         if contract.upper_of(self.config.tree[region].level) is not None:
             return f"{dataset}/{region}"
         below = self.config.links(dataset, region)

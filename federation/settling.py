@@ -99,7 +99,10 @@ class Settlement:
         unreadable = node_faults(self.link.lower, self.link.contract.dataset, found.lower)
         removals = self._removals()
         acted = self._acted()
-        stones = [*stones_of(services, self.link, removals, now), *self._passed_on(acted[0])]
+        forgotten = set(found.plan.acting("forget").to_pylist())
+        # What both ends had lost by themselves is nobody's news unless another link still knows it.
+        told = [s for s in stones_of(services, self.link, removals, now) if s.link_id or s.key not in forgotten]
+        stones = [*told, *self._passed_on(acted[0])]
         marks = {
             evidence.side: services.mark(self.link, evidence.side, _by_id(evidence)) for evidence in found.evidence
         }
@@ -176,25 +179,38 @@ class Settlement:
         )
 
     def _removals(self) -> pa.Table:
-        """What this run removes from an end (`tombs.removals_schema`)."""
+        """What this run removes from an end, or finds gone from both (`tombs.removals_schema`): a record that is forgotten here because
+        one end was entitled to remove it is known to other links of the other end, where it would else come back."""
         found, groups = self.found, [group.name for group in self.found.plan.groups]
         schema = removals_schema(groups)
         if not len(found.change.removed):
             return schema.empty_table()
         jurisdiction = self.link.contract.dataset.jurisdiction
         stones = found.evidence[0].stones
+        fps = ", ".join(f"base_{g} AS fp_{g}" for g in groups)
         return query(
             f"""
-            SELECT d.key, CASE WHEN action = 'delete_up' THEN 'upper' ELSE 'lower' END AS removed,
-                CASE WHEN action = 'retract' OR moved THEN 'moved' ELSE 'deleted' END AS kind,
-                CASE WHEN action = 'retract' THEN rows."{jurisdiction}" ELSE stones.destination END AS destination,
-                action = 'retract' AS left, {", ".join(f"base_{g} AS fp_{g}" for g in groups)}
-            FROM d JOIN gone ON gone.key = d.key LEFT JOIN rows ON rows."{KEY}" = d.key
-                LEFT JOIN stones ON stones.key = d.key
-            WHERE action <> 'forget'
+            WITH lost AS (
+                SELECT d.*, u.state = 'left' AS away, coalesce(u.entitled, false) AS told_above,
+                    coalesce(l.entitled, false) AS told_below, coalesce(l.moved, false) AS moved_below
+                FROM d JOIN gone ON gone.key = d.key LEFT JOIN u ON u.key = d.key LEFT JOIN l ON l.key = d.key
+            ),
+            removed AS (
+                SELECT *, CASE WHEN action = 'delete_up' THEN 'upper' ELSE 'lower' END AS removed, moved AS elsewhere
+                FROM lost WHERE action <> 'forget' OR away OR told_above
+                UNION ALL
+                SELECT *, 'upper', moved_below FROM lost WHERE action = 'forget' AND NOT away AND told_below
+            )
+            SELECT r.key, r.removed,
+                CASE WHEN action = 'retract' OR away OR elsewhere THEN 'moved' ELSE 'deleted' END AS kind,
+                CASE WHEN action = 'retract' OR away THEN rows."{jurisdiction}" ELSE stones.destination END AS destination,
+                action = 'retract' OR action = 'forget' AND away AS left, {fps}
+            FROM removed r LEFT JOIN rows ON rows."{KEY}" = r.key LEFT JOIN stones ON stones.key = r.key
             """,
             d=found.plan.decisions,
             gone=pa.table({"key": found.change.removed}),
+            u=found.ends[0].side.rows.select(["key", "state", "entitled"]),
+            l=found.ends[1].side.rows.select(["key", "entitled", "moved"]),
             rows=found.ends[0].rows.select([KEY, jurisdiction]),
             stones=pa.table(
                 {
@@ -232,7 +248,7 @@ class Settlement:
         tree = services.config.tree
         for correction in services.corrections.open_about(connection, dataset.name, list(moved)):
             place, target = moved[correction.key], correction.target
-            if target is None or place is None or place not in tree:
+            if target is None or target not in tree or place is None or place not in tree:
                 continue
             level = tree[target].level
             inside = tree.ancestor(target, self.link.lower.level) == self.link.lower

@@ -51,6 +51,8 @@ def stones_of(services: Services, link: Link, removals: pa.Table, at: datetime) 
         if row["left"]:
             fps = {name[3:]: value.hex() for name, value in row.items() if name.startswith("fp_") and value is not None}
             heir = routes.get(row["destination"] or "")
+            if heir and services.config.link(dataset.name, heir).upper != link.upper:
+                heir = None  # under another parent, which is told by the link above
             links = [*above, *([f"{dataset.name}/{heir}"] if heir else [])]
             add(link.upper.code, row["key"], links, "left", row["destination"], json.dumps(fps))
     return stones
@@ -72,6 +74,8 @@ def _holding(services: Services, link: Link, side: SideName, keys: pa.Array) -> 
     if not len(keys):
         return found
     beyond, others = services.neighbours(link, side)
+    if side == "lower":
+        beyond = [*beyond, *services.former(link)]
     for name, state in services.links.states([*beyond, *others]).items():
         known = services.baselines.pick(Manifest.parse(state.baseline), {}, keys).column("key").to_pylist()
         if state.intent:

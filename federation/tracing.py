@@ -29,7 +29,7 @@ from federation.contract import Dataset
 from federation.errors import FedsyncError
 from federation.federation import Federation
 from federation.ledger.baselines import Manifest
-from federation.ledger.links import LEASE, LinkState, working
+from federation.ledger.links import LONGEST, LinkState, working
 from federation.ledger.receipts import proofs
 from federation.reading import KEY, only, read_keys
 from federation.services import Services
@@ -178,8 +178,8 @@ class _Search:
             return False
         if state.state in ("held", "failed") or beyond is None or beyond.last_ok is None:
             return True
-        # a run reads before it settles, and lasts no longer than its lease
-        return state.last_moved is not None and state.last_moved > beyond.last_ok - LEASE
+        # a run reads before it settles, and lasts no longer than its lease is renewed
+        return state.last_moved is not None and state.last_moved > beyond.last_ok - LONGEST
 
     def _named(self) -> set[str]:
         """The links that the ledger names in connection with the record."""

@@ -32,6 +32,21 @@ Probes every node cheaply on schedule and wakes the hops only of regions that ma
 """
 
 
+def uploads_doc(dataset: Dataset) -> str:
+    """The page of the DAG that saved files wake."""
+    return f"""### {dataset.label}：文件到达 / uploads
+
+有人保存了表格或放入了文件：几秒内由触发器（triggerer）发现，本次运行核实确有新内容后，唤醒该区划的链路。同步自己写入的文件不算。
+巡查 `{dataset.name}__sweep` 是兜底：此处漏看的，下次巡查会发现。SFTP、对象存储上的文件由巡查发现，或由上传方调用资产事件接口（见 docs/events.md）。
+
+Somebody saved a workbook or dropped a file: the triggerer notices it within seconds, and this run wakes the hop of its region if there
+really is something new. What a sync wrote itself does not count. The sweep `{dataset.name}__sweep` is the safety net. Files on SFTP or in
+an object store are found by the sweep, or announced by whoever uploads them through the asset-event API (docs/events.md).
+
+- 运行成功但未唤醒 / nothing woken: 文件没有新内容 / the file holds nothing new
+"""
+
+
 def quality_doc(dataset: Dataset, schedule: str) -> str:
     """A quality report's page."""
     return f"""### {dataset.label}：质量报告 / quality report

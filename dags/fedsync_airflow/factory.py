@@ -12,26 +12,41 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, CronTriggerTimetable, Param, PartitionedAssetTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from fedsync_plugin import RegionAt
 
 from federation.config import Config
 from federation.contract import Dataset
+from federation.pools import pool_of
 from fedsync_airflow import tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
+from fedsync_airflow.operations import operation_dags
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.reconcile import reconcile_dag
 from fedsync_airflow.retry import POLICY, RETRIES
+from fedsync_airflow.uploads import uploads_dag
+from fedsync_airflow.waking import wake
 
 OWNER = "fedsync"
+DEFAULT_POOL = "default_pool"
+BY_HAND = 2000
+"""The priority of what somebody waits for at the screen: above every dataset's."""
 DEFAULTS: dict[str, Any] = {
     "owner": OWNER,
     "retries": RETRIES,
     "retry_delay": timedelta(seconds=10),
     "retry_policy": POLICY,
+    # as it stands, whatever comes after a task: what people wait for goes first (see `urgency`)
+    "weight_rule": "absolute",
+    "priority_weight": 1,
 }
+
+
+def urgency(dataset: Dataset, what: int = 0) -> dict[str, Any]:
+    """The default arguments of a DAG that moves a dataset's records: before all reports, and by the dataset's `priority`."""
+    return {**DEFAULTS, "priority_weight": dataset.priority * 10 + what}
 
 
 def build_dags(config: Config) -> Iterator[DAG]:
@@ -39,17 +54,22 @@ def build_dags(config: Config) -> Iterator[DAG]:
     for dataset in config.datasets.values():
         yield sweep_dag(config, dataset)
         for upper, lower in dataset.hops:
-            yield hop_dag(dataset, upper, lower)
+            yield hop_dag(config, dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
         yield reconcile_dag(config, dataset, DEFAULTS)
+        uploads = uploads_dag(config, dataset, urgency(dataset, 5))
+        if uploads is not None:
+            yield uploads
     yield replay_dag()
     yield release_dag()
+    yield from operation_dags(config, DEFAULTS)
 
 
-def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
+def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:
     """Syncs one region of `upper` (the partition) with each of its children at `lower`."""
     down, up = arrivals(dataset, upper, "from_above"), arrivals(dataset, lower, "from_below")
     mapper = RegionAt(upper)
+    pool = pool_of(config, dataset, upper, lower) or DEFAULT_POOL
     with DAG(
         hop_dag_id(dataset, upper, lower),
         dag_display_name=hop_title(dataset, upper, lower),
@@ -57,19 +77,19 @@ def hop_dag(dataset: Dataset, upper: str, lower: str) -> DAG:
         doc_md=hop_doc(dataset, upper, lower),
         schedule=PartitionedAssetTimetable(assets=down | up, partition_mapper_config={down: mapper, up: mapper}),
         tags=["fedsync", dataset.name, f"{upper}-{lower}"],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset),
         catchup=False,
         max_active_runs=16,
         is_paused_upon_creation=False,
     ) as dag:
 
-        @task
+        @task(pool=pool)
         def collect() -> list[tasks.Work]:
             """读取上级节点一次 / read the parent once for all its children."""
             key = get_current_context()["dag_run"].partition_key
             return tasks.collect(dataset.name, tasks.partition_of(key, upper))
 
-        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}")
+        @task(map_index_template="{{ task.op_kwargs['work']['label'] }}", pool=pool)
         def sync(work: tasks.Work) -> None:
             """与一批下级逐链路同步 / sync the links to a batch of children."""
             tasks.sync(dataset.name, work)
@@ -136,7 +156,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         doc_md=sweep_doc(dataset),
         schedule=CronTriggerTimetable(dataset.schedule, timezone=config.spec.timezone),
         tags=["fedsync", dataset.name, "sweep"],
-        default_args=DEFAULTS,
+        default_args=urgency(dataset, 5),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -145,23 +165,14 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
         @task.branch
         def probe(ti: Any = None) -> list[str]:
             """轻量探查各节点 / probe every node cheaply."""
-            wake = tasks.sweep(dataset.name)
-            ti.xcom_push(key="wake", value=wake)
-            return [f"wake__{name}" for name in wake]
+            found = tasks.sweep(dataset.name)
+            ti.xcom_push(key="wake", value=found)
+            return [f"wake__{name}" for name in found]
 
         probed = probe()
         for upper, _ in dataset.hops:
-            probed >> _wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
+            probed >> wake(arrivals(dataset, upper, "from_above"), f"{upper}__from_above")
     return dag
-
-
-def _wake(asset: Asset, name: str) -> Any:
-    @task(task_id=f"wake__{name}", outlets=[asset])
-    def wake(*, ti: Any = None, outlet_events: Any = None) -> None:
-        """唤醒这些区划的链路 / wake the hops of these regions."""
-        outlet_events[asset].add_partitions(ti.xcom_pull(task_ids="probe", key="wake")[name])
-
-    return wake()
 
 
 def replay_dag() -> DAG:
@@ -172,7 +183,7 @@ def replay_dag() -> DAG:
         doc_md=replay_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         params={
             "item": Param("", type="string", title="隔离编号 / quarantine id", description="fedsync quarantine list")
@@ -196,7 +207,7 @@ def release_dag() -> DAG:
         doc_md=release_doc(),
         schedule=None,
         tags=["fedsync", "operate"],
-        default_args={**DEFAULTS, "retries": 0},
+        default_args={**DEFAULTS, "retries": 0, "priority_weight": BY_HAND},
         is_paused_upon_creation=False,
         params={"link": Param("", type="string", title="链路 / link", description="resident/110101001001")},
     ) as dag:

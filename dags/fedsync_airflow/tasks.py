@@ -5,14 +5,10 @@ Plain functions, so that they can be tested without Airflow. The engine is impor
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from federation.errors import DeclarationError, FedsyncError
@@ -21,18 +17,15 @@ from fedsync_airflow.retry import worst
 
 if TYPE_CHECKING:
     from federation.federation import Federation
+    from federation.staging import Staging
 
 log = logging.getLogger("fedsync")
-BATCH = 16
-"""Children per mapped task: enough to share a process's start, few enough to spread over workers."""
-
-
-KEPT = 24 * 3600
-"""Seconds that a run's folder is kept, so that an operator may clear and run its announcements again."""
+BATCH = 32
+"""Children per mapped task: enough to share a process's start (one for 85 % of the streets of a large city), few enough to spread over workers."""
 
 
 class Work(TypedDict):
-    """One mapped task's share: a reference to the staged reading, and the children to sync. `label` names it for people."""
+    """One mapped task's share: the reference of the staged reading, and the children to sync. `label` names it for people."""
 
     folder: str
     upper: str
@@ -97,8 +90,11 @@ def collect(dataset: str, upper: str) -> list[Work]:
         except FedsyncError as error:
             federation.fail_children(dataset, upper, error)
             raise
-        folder = str(federation.stage(reading))
-        children = [link.lower for link in federation.config.links(dataset, upper)]
+        folder = federation.stage(reading)
+        may_run, skipped = federation.children(dataset, upper)
+        children = [link.lower for link in may_run]
+    for link, why in skipped.items():
+        log.info("%s: %s", link, why)
     log.info(
         "read %s: %d rows, %d unreadable, %d outside its jurisdiction",
         upper,
@@ -124,16 +120,17 @@ def sync(dataset: str, work: Work) -> None:
 
     Raises afterwards if some failed: an error worth a retry if there is one.
     """
-    from federation.reading import Reading
-
-    folder = Path(work["folder"])
-    # A run that was cleared after its end has no reading any more: each link then reads the parent itself.
-    reading = Reading.load(folder) if (folder / "about.json").exists() else None
-    news: dict[str, Any] = {"below": [], "above": False}
     with opened() as federation:
+        staging = federation.services.staging
+        # A run that was cleared after its end has no reading any more: each link then reads the parent itself.
+        reading = staging.load(work["folder"])
         outcomes, errors = federation.sync_children(dataset, work["upper"], work["lowers"], reading)
+    below: list[str] = []
+    above = False
     for outcome in outcomes:
-        if outcome.error is None:
+        if outcome.skipped is not None:
+            log.info("%s: %s", outcome.link_id, outcome.skipped)
+        elif outcome.error is None:
             log.info(
                 "%s: down %d (-%d), up %d (-%d), quarantined %d, held %d, warned %d",
                 outcome.link_id, outcome.descended, outcome.removed_below, outcome.ascended, outcome.removed_above, outcome.quarantined, outcome.held, outcome.warned,
@@ -141,60 +138,63 @@ def sync(dataset: str, work: Work) -> None:
         else:
             log.error("%s: %s", outcome.link_id, outcome.error)
         if outcome.news_below:
-            news["below"].append(outcome.lower)
-        news["above"] = news["above"] or outcome.news_above
-    _remember(folder / f"news-{work['number']}.json", news)
+            below.append(outcome.lower)
+        above = above or outcome.news_above
+    staging.remember(work["folder"], work["number"], {"below": below, "above": above})
     if errors:
         raise worst(list(errors.values()))
 
 
-def _remember(path: Path, news: dict[str, Any]) -> None:
-    """A retry adds to what the first try announced: nobody hears of it before the last one is over."""
-    before = json.loads(path.read_text()) if path.exists() else {"below": [], "above": False}
-    path.write_text(
-        json.dumps({"below": sorted({*before["below"], *news["below"]}), "above": before["above"] or news["above"]})
-    )
+def staging() -> Staging:
+    """What is staged for this federation's runs."""
+    from federation.runtime import open_staging
+
+    return open_staging(declaration(), connection_uri=connection_uri)
 
 
 def news_of(work: list[Work]) -> tuple[list[str], bool]:
     """What all batches of a run left behind: children that hold something new, and whether the parent does."""
-    below: list[str] = []
-    above = False
-    for path in Path(work[0]["folder"]).glob("news-*.json") if work else ():
-        found = json.loads(path.read_text())
-        below += found["below"]
-        above = above or found["above"]
-    return sorted(below), above
+    found = staging().news(work[0]["folder"]) if work else {"below": [], "above": False}
+    return found["below"], found["above"]
 
 
 def tidy(work: list[Work]) -> None:
     """Throw away the staged records, which may be personal; the news beside them are region codes and stay for a day."""
-    if not work:
-        return
-    folder = Path(work[0]["folder"])
-    (folder / "about.json").unlink(missing_ok=True)
-    for path in folder.glob("*.parquet"):
-        path.unlink(missing_ok=True)
-
-
-def purge(staging: Path, older_than: float = KEPT) -> None:
-    """Remove the folders of runs that ended, or died, longer ago than `older_than` seconds."""
-    limit = time.time() - older_than
-    for folder in staging.iterdir() if staging.is_dir() else ():
-        if folder.stat().st_mtime < limit:
-            shutil.rmtree(folder, ignore_errors=True)
+    if work:
+        staging().tidy(work[0]["folder"])
 
 
 def sweep(dataset: str) -> dict[str, list[str]]:
     """Probe every node cheaply: asset name → codes of the regions to wake."""
     with opened() as federation:
-        purge(federation.config.state / "staging")
+        federation.services.staging.purge()
         news = federation.sweep(dataset)
     for code, reason in news.unreachable.items():
         log.warning("cannot reach %s: %s", code, reason)
+    if news.skipped:
+        log.info("skipped %d link(s), paused or waiting for a new parent: fedsync status", len(news.skipped))
     wake = {f"{level}__from_above": codes for level, codes in news.parents.items() if codes}
     for name, codes in wake.items():
         log.info("%s: waking %d region(s)", name, len(codes))
+    return wake
+
+
+def uploads(dataset: str, regions: list[str]) -> dict[str, list[str]]:
+    """Ask nodes whose file was saved whether they hold news: asset name → codes of the regions to wake."""
+    from federation.uploads import news_at
+
+    wake: dict[str, list[str]] = {}
+    with opened() as federation:
+        contract = federation.config.dataset(dataset)
+        known = [code for code in regions if code in federation.config.tree]
+        news = news_at(federation, dataset, known)
+        for code in news:
+            level = federation.config.tree[code].level
+            if contract.upper_of(level) is not None:
+                wake.setdefault(f"{level}__from_below", []).append(code)
+            if contract.lower_of(level) is not None:
+                wake.setdefault(f"{level}__from_above", []).append(code)
+    log.info("%d file(s) saved, %d with news: %s", len(regions), len(news), ", ".join(news[:20]) or "-")
     return wake
 
 

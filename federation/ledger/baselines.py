@@ -5,7 +5,7 @@ ends agree on exactly these fingerprints: the record's receipt. A run that settl
 the gate stopped, what waits for a ruling) leaves `at` as it was. A change rewrites only the buckets it touches, or, where these hold
 much more than it changes, adds a file of *news* (the changed keys, with `gone` for what left), which stands above the buckets until
 it is worth while to fold all news in. Files always get new names; the link's row in the ledger points to the current set (the
-*manifest*), and moves in the settling transaction. Files that no manifest names are collected once they are old enough that no reader
+*manifest*), and moves in the settling transaction. Files that no manifest has named for a day are collected: no reader
 can still want them.
 """
 
@@ -17,19 +17,20 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from federation.merge import Advance
+from federation.storage import Storage
 from federation.vector import query
 
 BUCKET_ROWS = 100_000
 """Rows per bucket that a baseline grows towards before it is split further."""
 NEWS_SHARE = 8
 """News are kept apart while they are at most one part in so many of the whole."""
+_UNNAMED = "unnamed.json"
 NEWS_FILES = 32
 """Files of news that a reader is made to open at most."""
 
@@ -45,6 +46,11 @@ class Manifest:
     rows: int
     news: tuple[str, ...] = ()
     news_rows: int = 0
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that it names."""
+        return (*self.files.values(), *self.news)
 
     def dump(self) -> str:
         """As kept in the ledger."""
@@ -64,8 +70,8 @@ class Manifest:
 class Baselines:
     """The baselines of a federation under one root (a folder or an fsspec URL)."""
 
-    def __init__(self, root: str) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(root)
+    def __init__(self, root: Storage | str) -> None:
+        self.storage = root if isinstance(root, Storage) else Storage(root)
 
     def read(self, manifest: Manifest, groups: Mapping[str, str], *, timed: bool = False) -> pa.Table:
         """key + fp_<group> for these groups (name → hash of the field list); null where a group was agreed on otherwise.
@@ -121,19 +127,25 @@ class Baselines:
         return Manifest(dict(groups), buckets, files, manifest.rows - old.num_rows + fresh.num_rows)
 
     def collect(self, link_id: str, keep: Manifest, older_than: float = 86_400.0) -> int:
-        """Delete the link's files that `keep` does not name and that are older than so many seconds; how many."""
-        folder = f"{self._root}/{link_id}"
-        if not self._fs.exists(folder):
-            return 0
-        named = {path.rsplit("/", 1)[-1] for path in (*keep.files.values(), *keep.news)}
-        gone = 0
-        for entry in self._fs.ls(folder, detail=True):
-            made = entry.get("mtime") or entry.get("created") or 0
-            stamp = made if isinstance(made, (int, float)) else getattr(made, "timestamp", lambda: 0.0)()
-            if entry["name"].rsplit("/", 1)[-1] not in named and stamp and time.time() - stamp > older_than:
-                self._fs.rm(entry["name"])
-                gone += 1
-        return gone
+        """Delete the link's files that nobody has named for so many seconds; how many. `keep`: what is named now.
+
+        Since when a file is not named any more is noted beside the files (`unnamed.json`): however old it is, a neighbouring link that
+        has just read the pointer, or a backup, may still want what this run has replaced.
+        """
+        notes, now = f"{link_id}/{_UNNAMED}", time.time()
+        there = {entry.path.rpartition("/")[2] for entry in self.storage.entries(link_id)} - {_UNNAMED}
+        noted: dict[str, float] = {}
+        if self.storage.exists(notes):
+            noted = json.loads(self.storage.read(notes))
+        named = {path.rpartition("/")[2] for path in keep.paths}
+        unnamed = {name: noted.get(name, now) for name in there - named}
+        due = [name for name, since in unnamed.items() if now - since >= older_than]
+        for name in due:
+            self.storage.remove(f"{link_id}/{name}")
+            del unnamed[name]
+        if unnamed != noted:
+            self.storage.write(notes, json.dumps(unnamed).encode())
+        return len(due)
 
     def store_intent(self, link_id: str, intent: pa.Table) -> str:
         """Keep what a run is about to write, until it settles; returns the path."""
@@ -141,7 +153,7 @@ class Baselines:
 
     def read_intent(self, path: str) -> pa.Table:
         """The inverse of `store_intent`."""
-        with self._fs.open(f"{self._root}/{path}", "rb") as file:
+        with self.storage.open(path, "rb") as file:
             return pq.read_table(file)
 
     @staticmethod
@@ -180,7 +192,7 @@ class Baselines:
         schema = pa.schema([*fields, ("gone", pa.bool_())] if news else fields)
         parts = []
         for path in paths:
-            with self._fs.open(f"{self._root}/{path}", "rb") as file:
+            with self.storage.open(path, "rb") as file:
                 parts.append(pq.ParquetFile(file).read())  # `read_table` is made for folders, and costs twice as much
         if not parts:
             return schema.empty_table()
@@ -194,8 +206,7 @@ class Baselines:
 
     def _store(self, link_id: str, part: pa.Table) -> str:
         path = f"{link_id}/{uuid.uuid4().hex}.parquet"
-        self._fs.makedirs(f"{self._root}/{link_id}", exist_ok=True)
-        with self._fs.open(f"{self._root}/{path}", "wb") as file:
+        with self.storage.open(path, "wb") as file:
             pq.write_table(part, file, compression="lz4", use_dictionary=False, write_statistics=False)
         return path
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,8 +23,12 @@ from federation.ledger.store import Ledger, chunks, rows
 from federation.outcome import Outcome
 from federation.processes import alive
 
-LEASE = timedelta(minutes=15)
-"""How long a lease lasts; a runner that died is taken over after that, or at once by the next process on its machine."""
+LEASE = timedelta(minutes=3)
+"""How long a lease lasts unless it is renewed; a runner that died is taken over after that, or at once by the next process on its machine."""
+RENEW_SECONDS = 40.0
+"""How often a runner at work renews its lease."""
+LONGEST = timedelta(hours=6)
+"""How long it may do so: one that hangs for ever must not keep its link for ever."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,12 @@ class Links:
                     found[row["link_id"]] = LinkState(**row)
         return found
 
+    def under(self, dataset: str, upper: str) -> list[str]:
+        """The ids of the links that have settled with this parent last, or were entered under it."""
+        statement = select(table.c.link_id).where(table.c.dataset == dataset, table.c.upper == upper)
+        with self.ledger.transaction() as connection:
+            return list(connection.scalars(statement.order_by(table.c.link_id)))
+
     def acquire(self, link: Link) -> tuple[Lease, LinkState]:
         """Take the lease. Raises LeaseHeld if another runner has it and has not expired or died."""
         self.state(link)
@@ -128,6 +141,30 @@ class Links:
                 .values(fence=token, holder=holder, lease_until=now + LEASE)
             )
         return Lease(link.id, holder, token), found
+
+    @contextmanager
+    def kept(self, lease: Lease) -> Iterator[None]:
+        """Renew a lease in the background while its runner is at work, however long that takes."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(lease, over), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _renew(self, lease: Lease, over: threading.Event) -> None:
+        mine = (table.c.holder == lease.holder, table.c.fence == lease.token, table.c.link_id == lease.link_id)
+        last = time.monotonic() + LONGEST.total_seconds()
+        while not over.wait(RENEW_SECONDS) and time.monotonic() < last:
+            try:
+                with self.ledger.transaction() as connection:
+                    until = self.ledger.clock() + LEASE
+                    if connection.execute(update(table).where(*mine).values(lease_until=until)).rowcount != 1:
+                        return
+            except FedsyncError:
+                continue  # the ledger may answer next time; if the lease runs out meanwhile, settling tells
 
     def let_go(self, lease: Lease) -> None:
         """Give the lease back, if it is still ours."""

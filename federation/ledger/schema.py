@@ -244,6 +244,33 @@ quality = Table(
     Column("failing", BigInteger, nullable=False),
 )
 
+pause = Table(
+    "pause",
+    metadata,
+    Column("kind", String(10), primary_key=True, comment="link, region (with all below it), system"),
+    Column("subject", String(100), primary_key=True, comment="link id, region code or name of a system"),
+    Column("reason", Text, nullable=False, comment="for whoever asks why; names no person"),
+    Column("paused_by", String(100), nullable=False),
+    Column("at", _TIME, nullable=False),
+    Column("until", _TIME, comment="moment at which it is over by itself; null: until it is resumed"),
+)
+
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("erasure_id", String(32), primary_key=True),
+    Column("dataset", String(64), nullable=False, index=True),
+    Column("key", Text, nullable=False, comment="emptied once the record is gone everywhere"),
+    Column("key_fp", String(64), nullable=False, comment="keyed fingerprint of the key: what stays"),
+    Column("asked_by", String(100), nullable=False, comment="who answers for it"),
+    Column("reason", LargeBinary, nullable=False, comment="encrypted"),
+    Column("state", String(10), nullable=False, comment="pending, done"),
+    Column("waits", Text, nullable=False, comment="JSON: node or link to what it waits for"),
+    Column("at", _TIME, nullable=False),
+    Column("tried", _TIME),
+    Column("finished", _TIME),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from federation.errors import FedsyncError, Permanent, Transient
 from federation.ledger import schema
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration; a ledger that says so needs no Alembic at start-up."""
 
 Clock = Callable[[], datetime]
@@ -31,7 +31,7 @@ class Ledger:
 
     def __init__(self, url: str, clock: Clock = utc_now) -> None:
         self.clock = clock
-        self.engine = _engine(url)
+        self.engine = open_engine(url)
         self._busy = threading.local()
         with _wrapped():
             self._migrate()
@@ -78,7 +78,8 @@ class Ledger:
             command.upgrade(config, "head")
 
 
-def _engine(url: str) -> Engine:
+def open_engine(url: str) -> Engine:
+    """The engine of a database of ours: PostgreSQL, or SQLite as one writer among many readers."""
     if not url.startswith("sqlite"):
         return create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
     path = url.removeprefix("sqlite:///")

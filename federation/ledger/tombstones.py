@@ -87,6 +87,16 @@ class Tombstones:
             connection.execute(delete(table).where(gone, table.c.acknowledged.is_not(None)))
             connection.execute(update(table).where(gone).values(kind="arrived"))
 
+    def hand_on(self, connection: Connection, link_id: str, old: str, new: str, keys: Sequence[str]) -> None:
+        """A link has another upper end: what it owes for these keys at the `old` one it owes at the `new` one; the rest is over."""
+        mine = (table.c.link_id == link_id) & (table.c.region == old) & table.c.acknowledged.is_(None)
+        for part in chunks(list(keys), AT_ONCE):
+            connection.execute(
+                delete(table).where(table.c.link_id == link_id, table.c.region == new, table.c.key.in_(part))
+            )
+            connection.execute(update(table).where(mine, table.c.key.in_(part)).values(region=new))
+        connection.execute(delete(table).where(mine))
+
     def purge(self, connection: Connection) -> None:
         """Forget what every link acknowledged long ago."""
         connection.execute(delete(table).where(table.c.acknowledged < self.ledger.clock() - KEPT))

@@ -47,6 +47,16 @@ class Waiting:
         with self.ledger.transaction() as connection:
             return {(row["link_id"], row["side"]): row["mark"] for row in rows(connection, statement)}
 
+    def ask(self, link_id: str, key: str) -> None:
+        """Have a link's next run read this record anew at both ends, whatever its cursors say."""
+        mine = (table.c.link_id == link_id) & (table.c.key == key)
+        with self.ledger.transaction() as connection:
+            connection.execute(delete(table).where(mine))
+            connection.execute(
+                insert(table),
+                [{"link_id": link_id, "side": side, "key": key, "mark": ""} for side in ("upper", "lower")],
+            )
+
     def replace(self, connection: Connection, link_id: str, waits: pa.Table, marks: Mapping[SideName, str]) -> None:
         """What waits after a run. `waits`: key, side."""
         connection.execute(delete(table).where(table.c.link_id == link_id))

@@ -98,3 +98,19 @@ def _told(capfd: pytest.CaptureFixture[str]) -> str:
     """What the tasks logged, escapes undone."""
     text = "".join(capfd.readouterr())
     return text + text.encode("ascii", "backslashreplace").decode("unicode_escape", "replace")
+
+
+def test_the_operators_dags_do_what_their_forms_say(dags: dict[str, Any], hands: Hands) -> None:
+    hands.resident("R1", E11)
+    hands.settle()
+    conf = {"action": "pause", "kind": "region", "subject": E11, "reason": "检修"}
+    assert run(dags["fedsync__pause"], **conf)[0] == "success"
+    (pause,) = hands.federation.services.pauses.standing()
+    assert (pause.kind, pause.subject, pause.paused_by) == ("region", E11, "dag_test")
+    assert run(dags["fedsync__pause"], **{**conf, "action": "resume"})[0] == "success"
+    assert hands.federation.services.pauses.standing() == []
+    assert run(dags["fedsync__backfill"], dataset="resident", region=E11)[0] == "success"
+    assert run(dags["fedsync__erase"], dataset="resident", key="R1", reason="本人要求", by="李工")[0] == "success"
+    assert hands.get(E11, "R1") == {}
+    # Airflow's test runner keeps the last run's parameters: what the schedule starts has the form's defaults.
+    assert run(dags["fedsync__erase"], dataset="", key="", reason="", by="")[0] == "success"

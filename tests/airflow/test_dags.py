@@ -40,6 +40,7 @@ def test_a_dataset_has_one_dag_per_hop_a_sweep_a_quality_report_and_a_reconcilia
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("city_district", "district_street")),
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("street_community", "sweep")),
         *("work_order__city_street", "work_order__sweep", "fedsync__replay", "fedsync__release"),
+        *("fedsync__pause", "fedsync__backfill", "fedsync__erase"),
         *(f"{name}__{how}" for name in ("resident", "visit", "work_order") for how in ("quality", "reconcile")),
     }
 
@@ -91,6 +92,17 @@ def test_a_reconciliation_runs_nightly_or_as_its_dataset_says(
     assert dag.max_active_runs == 1
     assert set(dag.tags) == {"fedsync", "resident", "reconcile"}
     assert dag.params["dry_run"] is False
+
+
+def test_what_operators_trigger_asks_with_a_form_that_knows_the_federation(dags: dict[str, Any]) -> None:
+    def schema(dag: str, name: str) -> dict[str, Any]:
+        return dict(dags[f"fedsync__{dag}"].params.get_param(name).schema)
+
+    assert schema("pause", "kind")["enum"] == ["link", "region", "system"]
+    assert schema("pause", "until")["format"] == "date-time"
+    assert schema("backfill", "dataset")["enum"] == ["resident", "visit", "work_order"]
+    assert schema("backfill", "region")["pattern"] == "^[0-9]{12}$"
+    assert schema("erase", "dataset")["enum"] == ["", "resident", "visit", "work_order"]
 
 
 def test_no_task_announces_two_assets(dags: dict[str, Any]) -> None:
@@ -163,3 +175,27 @@ def test_a_faulty_declaration_is_an_import_error_that_names_file_and_line(
     (error,) = found.import_errors.values()
     assert "resident.yaml" in error
     assert "line=" in error
+
+
+def test_tasks_that_move_records_take_the_pool_of_their_system_and_go_before_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = """
+name: small
+systems:
+  registry: {connector: memory, parallel: 2, options: {store: "r/{region}"}}
+nodes:
+  - {system: registry, level: city, datasets: {resident: {}}}
+"""
+    more = {"federation.yaml": top, "datasets/resident.yaml": RESIDENT + NEVER + "priority: 7\n"}
+    monkeypatch.setenv("FEDSYNC_FEDERATION", str(declare(tmp_path / "federation", **more)))
+    dags: dict[str, Any] = bag().dags
+    hop = {task.task_id: task for task in dags["resident__city_district"].tasks}
+    assert {name: task.pool for name, task in hop.items() if task.pool != "default_pool"} == {
+        "collect": "fedsync_registry",
+        "sync": "fedsync_registry",
+    }
+    weights = {name: dags[name].tasks[0].priority_weight for name in dags}
+    assert weights["fedsync__release"] > weights["resident__sweep"] > weights["resident__city_district"]
+    assert weights["resident__city_district"] > weights["visit__sweep"] > weights["visit__quality"]
+    assert {str(task.weight_rule) for dag in dags.values() for task in dag.tasks} == {"absolute"}

@@ -177,10 +177,11 @@ def test_no_staged_record_outlives_its_run_and_a_cleared_sync_can_still_run(hand
 def test_what_a_dead_run_left_behind_is_removed_by_a_later_sweep(hands: Hands) -> None:
     hands.settle()
     work = tasks.collect("resident", CITY)
-    folder = Path(work[0]["folder"])
+    folder = hands.federation.config.state / "staging" / work[0]["folder"]
     tasks.sweep("resident")
     assert folder.exists()
-    os.utime(folder, (1, 1))
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
     tasks.sweep("resident")
     assert not folder.exists()
 

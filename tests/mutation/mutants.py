@@ -15,6 +15,10 @@ CANONICAL = "tests/unit/test_canonical.py"
 PROMISES = "tests/unit/test_promises.py"
 CHECKS = "tests/unit/test_gate_check.py"
 WAIVERS = "tests/unit/test_waivers.py"
+RETURNS = "tests/unit/test_returns.py"
+UPLOADS = "tests/unit/test_uploads.py"
+BACKUP = "tests/unit/test_backup.py"
+STORAGE = "tests/unit/test_storage.py"
 ENGINE = (
     MERGE,
     CANONICAL,
@@ -28,6 +32,10 @@ ENGINE = (
     CRASH,
     CHECKS,
     WAIVERS,
+    RETURNS,
+    UPLOADS,
+    BACKUP,
+    STORAGE,
 )
 
 
@@ -356,7 +364,49 @@ MUTANTS = (
         "older_than: float = -1.0",
         (f"{LEDGER}::test_the_old_baseline_stays_readable_after_a_change_and_is_collected_when_old",)),
     Mutant("current_baseline_collected", "federation/ledger/baselines.py", "the baseline that the ledger points to is never collected",
-        "not in named and stamp and",
-        "and stamp and",
+        "for name in there - named}",
+        "for name in there}",
         (f"{LEDGER}::test_the_old_baseline_stays_readable_after_a_change_and_is_collected_when_old",)),
+    # --- returns
+    Mutant("returned_one_hop_only", "federation/returning.py", "a return goes to where the value came from, not just one hop",
+        "while now is not None:",
+        "while False:",
+        (f"{RETURNS}::test_a_shared_value_is_returned_to_whom_the_receipts_prove_to_have_written_it",)),
+    Mutant("returned_to_whoever_holds_it", "federation/returning.py", "only a value that a receipt proves to have come from there is returned there",
+        "return self._proven[place] == {at.code}",
+        "return True",
+        (f"{RETURNS}::test_a_shared_value_is_returned_to_whom_the_receipts_prove_to_have_written_it",)),
+    Mutant("hidden_reason_shown", "federation/returning.py", "a reason that quotes what the origin may not see is not shown there",
+        'hidden = not sees.issuperset(name for name in opened.fields if name in self.dataset.fields)',
+        "hidden = False",
+        (f"{RETURNS}::test_a_reason_that_quotes_what_the_origin_may_not_see_is_not_shown_there",)),
+    Mutant("end_of_a_return_untold", "federation/federation.py", "the link of an origin is woken to tell it of its returns",
+        "untold = services.quarantine.untold(contract.name)",
+        "untold = []",
+        (f"{RETURNS}::test_the_link_of_an_origin_is_woken_to_tell_it_of_its_returns_and_of_their_end",)),
+    # --- saved files
+    Mutant("own_writing_taken_for_an_upload", "federation/uploads.py", "what a sync wrote into a file is no news",
+        "or any(token != one for one in known)",
+        "or True",
+        (f"{UPLOADS}::test_only_a_file_with_something_new_is_news_and_not_what_a_sync_wrote_into_it",)),
+    Mutant("file_read_while_it_is_saved", "federation/uploads.py", "a file is news once it is at rest",
+        "elif self._moving.get(code) == mark:",
+        "elif self._moving.setdefault(code, mark) == mark:",
+        (f"{UPLOADS}::test_a_file_is_news_once_it_was_saved_and_has_been_at_rest_for_one_look",)),
+    Mutant("replaced_baseline_collected_by_its_age", "federation/ledger/baselines.py", "a file that was replaced just now is kept, however old it is",
+        "noted.get(name, now)",
+        "noted.get(name, 0.0)",
+        (f"{STORAGE}::test_a_replaced_baseline_file_stays_for_a_day_however_old_it_is",)),
+    Mutant("forgotten_without_a_tombstone", "federation/settling.py", "what both ends lost does not come back from a link that still knows it",
+        "WHERE action <> 'forget' OR away OR told_above",
+        "WHERE action <> 'forget'",
+        (f"{MOVES}::test_a_record_that_its_authority_deleted_does_not_come_back_though_a_node_in_the_middle_lost_it_as_well",)),
+    Mutant("positions_survive_a_restore", "federation/backup.py", "after a restore each link compares everything",
+        'dict.fromkeys(\n        ("identity", "upper_cursor",',
+        'dict.fromkeys(\n        ("upper_cursor",',
+        (f"{BACKUP}::test_a_restored_link_compares_everything_once",)),
+    Mutant("runner_survives_a_restore", "federation/backup.py", "a runner that began before a restore settles nothing after it",
+        "fence=ahead, ",
+        "",
+        (f"{BACKUP}::test_a_runner_that_began_before_the_restore_settles_nothing_after_it",)),
 )  # fmt: skip

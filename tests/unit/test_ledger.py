@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,6 +50,28 @@ def test_a_second_runner_cannot_take_a_link_that_is_leased(small: Small) -> None
     links.acquire(link)
     with pytest.raises(LeaseHeld):
         links.acquire(link)
+
+
+def test_a_runner_that_works_for_longer_than_a_lease_keeps_it_and_one_that_died_does_not(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federation.ledger.links.RENEW_SECONDS", 0.02)
+    links, link = small.federation.services.links, small.federation.config.link("resident", E11)
+    lease, _ = links.acquire(link)
+    with links.kept(lease):
+        for _ in range(3):
+            small.clock.now += LEASE - timedelta(seconds=30)
+            wanted, deadline = small.clock.now + LEASE - timedelta(seconds=1), time.monotonic() + 20
+            while (links.state(link).lease_until or wanted) < wanted:
+                assert time.monotonic() < deadline, "the lease is not renewed"
+                time.sleep(0.01)
+            with pytest.raises(LeaseHeld):
+                links.acquire(link)
+    small.clock.now += LEASE + timedelta(seconds=1)
+    second, _ = links.acquire(link)
+    with links.kept(lease):
+        time.sleep(0.1)
+    assert links.state(link).holder == second.holder, "who was taken over renews nothing"
 
 
 def test_a_runner_that_was_taken_over_cannot_settle(small: Small) -> None:

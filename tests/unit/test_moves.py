@@ -306,3 +306,43 @@ def test_a_record_typed_by_a_community_under_a_key_of_the_citys_is_not_delivered
     assert (small.get(W11, "R1") or {})["name"] == "冒名"
     (told,) = small.federation.services.corrections.about("resident", "R1")
     assert (told.kind, told.state, told.raised_by) == ("create", "superseded", W11)
+
+
+def test_a_record_that_its_authority_deleted_does_not_come_back_though_a_node_in_the_middle_lost_it_as_well(
+    small: Small,
+) -> None:
+    small.resident("R1")
+    small.resident("R2")
+    small.cascade()
+    small.drop(CITY, "R1")
+    small.drop(EAST, "R1")
+    small.cascade()
+    assert small.holders("R1") == set()
+    assert small.federation.services.corrections.active("resident") == []
+    assert small.cascade(force_full=True).moved == 0
+
+
+def test_a_record_that_moved_does_not_come_back_though_its_old_district_lost_it_as_well(small: Small) -> None:
+    small.resident("R1", E11)
+    small.resident("R2", E11)
+    small.cascade()
+    small.put(CITY, "R1", community_code=W11)
+    small.put(E11, "R1", phone="13911111111")
+    small.drop(EAST, "R1")
+    small.cascade()
+    path = PLACES[2][1]
+    assert small.holders("R1") == path
+    assert phones(small, path) == {"13911111111"}
+    assert small.federation.services.contests.standing("resident") == []
+
+
+def test_a_visit_that_its_community_deleted_does_not_come_back_though_the_street_lost_it_as_well(small: Small) -> None:
+    for key in ("V1", "V2"):
+        small.put(E11, key, dataset="visit", community_code=E11, summary="独居", visited_on=None, reply=None)
+    small.cascade("visit")
+    assert small.holders("V1", "visit") == OLD
+    small.drop(E11, "V1", dataset="visit")
+    small.drop(EAST_1, "V1", dataset="visit")
+    small.federation.sync_parent("visit", EAST_1)
+    small.cascade("visit")
+    assert small.holders("V1", "visit") == set()

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from federation import failpoints
 from federation.errors import DeclarationError, FedsyncError
-from federation.ledger.links import LEASE
+from federation.ledger.links import LONGEST
 from federation.ledger.schema import run as run_table
 from federation.ledger.store import rows
 from federation.runtime import open_federation
@@ -562,7 +562,7 @@ class TestWhatIsRead:
         small.resident("R1")
         small.resident("W1", W11)
         small.cascade()
-        small.clock.now += LEASE + timedelta(minutes=1)
+        small.clock.now += LONGEST + timedelta(minutes=1)
         for upper in (CITY, EAST, WEST):
             small.federation.sync_parent("resident", upper)
         found = traced(small)
@@ -576,7 +576,7 @@ class TestWhatIsRead:
         for number in range(6):
             small.resident(f"R{number}")
         small.cascade()
-        small.clock.now += LEASE + timedelta(minutes=1)
+        small.clock.now += LONGEST + timedelta(minutes=1)
         small.cascade()
         for upper in (EAST, CITY):
             small.drop(upper, "R1")
