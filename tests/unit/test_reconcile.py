@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from connectors.memory import MemoryConnector
 from federation.cli import app
 from federation.errors import AccessDenied, LinkHeld
+from federation.pausing import pause_of
 from federation.reconcile import Comparison, Reconciler, children, parents
 from tests.federations import CITY, E11, E12, EAST, EAST_1, EAST_2, MIXED, RESIDENT, TOP, W11, WEST, Small
 
@@ -221,6 +222,16 @@ def test_a_child_that_does_not_answer_stops_no_other(mixed: Small, monkeypatch: 
 def test_a_link_that_was_never_synced_is_skipped_and_says_so(mixed: Small) -> None:
     found = reconciled(mixed)
     assert all(one.skipped and not one.error for one in found.values())
+
+
+def test_a_link_that_is_paused_is_left_alone_and_says_so(mixed: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    people(mixed)
+    lost(mixed, E11, "R1")
+    pause_of(mixed.federation.services, "region", EAST_1, "系统升级", None, "李工")
+    one = reconciled(mixed)[E11]
+    assert (one.error, one.differed) == (None, 0)
+    assert "系统升级" in (one.skipped or "")
+    assert mixed.get(E11, "R1") is None
 
 
 def test_what_is_left_without_a_reason_is_an_error_that_names_the_link_and_no_key(
