@@ -13,6 +13,7 @@ BATCH       all that one link run writes to one side; writing it twice leaves th
 RECEIPT     proof (回执) that a node wrote a batch: what arrived here, and what others received from here.
 RETURN      a row handed back (退回) to the people of this node with the reason.
 CORRECTION  a value proposed (校核) to this node's people, who rule on it, or proposed by them, with what became of it.
+BUCKET      the rows of one jurisdiction whose keys' hashes begin alike; its digest tells whether two nodes hold the same in it.
 RULING      what the people of this node decided on a correction: accept or reject, with a reason.
 
 Errors are those of `federation.errors`: a connector wraps every driver error, keeping it as `__cause__`, and never retries:
@@ -34,7 +35,10 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
 
 from connectors import findings
 from connectors.findings import Finding
-from federation import canonical
+from connectors.shown import correction_schema as correction_schema
+from connectors.shown import returns_schema as returns_schema
+from federation import canonical, canonical_buckets
+from federation.canonical_buckets import Buckets as Buckets
 from federation.contract import Dataset
 from federation.errors import Conflict
 from federation.regions import Region
@@ -262,48 +266,6 @@ def ruling_of(written: object) -> str | None:
     return _RULING_WORDS.get(str(written).strip().lower())
 
 
-def returns_schema(dataset: Dataset) -> pa.Schema:
-    """Returns (退回): one line for each rule that a record failed, in texts for people.
-
-    Key columns (typed, null where unreadable) + `canonical.REJECTS`: `field` may be null, `value` is the node's own present one, or null.
-    `return_id` (32 hex digits). `hop`: where it stopped, by the names of the regions. `since`: when it was first set aside (UTC).
-    `state`: `open`, `replay` (to be judged again with the next run), `closed`.
-    """
-    return pa.schema(
-        [
-            *canonical.reject_schema(dataset),
-            ("return_id", pa.string()),
-            ("hop", pa.string()),
-            ("since", pa.timestamp("us", "UTC")),
-            ("state", pa.string()),
-        ]
-    )
-
-
-def correction_schema(dataset: Dataset) -> pa.Schema:
-    """The corrections shown at a node: one line for each, in texts for people.
-
-    `correction_id` (32 hex digits); the key columns, typed; `kind` (`edit`, `create`, `delete`); `field`: labels of the fields
-    concerned; `current`, `proposed`: their values, a line of text per field; `raised_by`: region; `raised`: when (UTC);
-    `due`: the day by which a ruling is owed; `state`: `waiting` is for this node's people to rule on, all others
-    (`travelling`, `overdue`, `accepted`, `rejected`, `superseded`, `withdrawn`) tell what became of what they proposed;
-    `reason`: of the ruling. The system adds two columns for people, `ruling` and `ruling_reason`, empty at first; they may
-    fill them in where the state is `waiting` or `overdue`.
-    """
-    texts = ("kind", "field", "current", "proposed", "raised_by")
-    return pa.schema(
-        [
-            ("correction_id", pa.string()),
-            *canonical.schema(dataset, dataset.key),
-            *((name, pa.string()) for name in texts),
-            ("raised", pa.timestamp("us", "UTC")),
-            ("due", pa.date32()),
-            ("state", pa.string()),
-            ("reason", pa.string()),
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class Digest:
     """A node's content in short: number of rows and an order-free hash of all its values."""
@@ -415,6 +377,15 @@ class Connector(ABC):
     def digest(self) -> Digest:
         """Count and hash the whole content. Default: read everything."""
         return digest_of(self.node, self.changes(None).rows)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        """`canonical_buckets.DIGESTS` of the whole content; rejects may count or not. Nodes that differ in none hold the same rows, but for
+        hashes that meet by chance; nodes that do may still hold the same facts. Default: read everything."""
+        return canonical_buckets.digests(self.changes(None).rows, self.node.dataset, asked)
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        """`canonical_buckets.hashes_schema` of the rows in some buckets (`wanted`: place, bucket), by the same rules."""
+        return canonical_buckets.hashes(self.changes(None).rows, self.node.dataset, asked, wanted)
 
     def close(self) -> None:
         """Give connections back. May be called more than once."""

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Applied, Batch, Changes, Connector, Digest, Expected, Node, digest_of
+from connectors.base import Applied, Batch, Buckets, Changes, Connector, Digest, Expected, Node, digest_of
 from connectors.wrapping import WrappingConnector
 from federation.canonical import key_column, reject_schema, schema, typed
 from federation.errors import Permanent
@@ -103,6 +103,12 @@ class CodedConnector(WrappingConnector):
 
     def digest(self) -> Digest:
         return digest_of(self.node, self.changes(None).rows)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        return Connector.bucket_digests(self, asked)
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        return Connector.bucket_hashes(self, asked, wanted)
 
     def _encoded(self, rows: pa.Table, *, native: bool = True) -> pa.Table:
         """Typed rows with codes for values. Raises Permanent for a value that has none."""

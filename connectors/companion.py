@@ -12,7 +12,19 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from connectors.base import Applied, Batch, Changes, Connector, Digest, Node, Probe, digest_of, no_keys, refuse_moved
+from connectors.base import (
+    Applied,
+    Batch,
+    Buckets,
+    Changes,
+    Connector,
+    Digest,
+    Node,
+    Probe,
+    digest_of,
+    no_keys,
+    refuse_moved,
+)
 from connectors.findings import Finding
 from connectors.wrapping import WrappingConnector
 from federation.canonical import key_table
@@ -96,6 +108,12 @@ class CompanionConnector(WrappingConnector):
 
     def digest(self) -> Digest:
         return digest_of(self.node, self.changes(None).rows)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        return Connector.bucket_digests(self, asked)
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        return Connector.bucket_hashes(self, asked, wanted)
 
     def close(self) -> None:
         self.inner.close()

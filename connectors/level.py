@@ -19,7 +19,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.base import Applied, Batch, Changes, Connector
+from connectors.base import Applied, Batch, Buckets, Changes, Connector
 from connectors.wrapping import WrappingConnector
 from federation.canonical import regions_of
 from federation.errors import Permanent
@@ -63,6 +63,16 @@ class LevelConnector(WrappingConnector):
                     region=str(self.node.region),
                 )
         return self.inner.apply(batch)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        return self._inside(self.inner.bucket_digests(asked))
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        return self._inside(self.inner.bucket_hashes(asked, wanted))
+
+    def _inside(self, told: pa.Table) -> pa.Table:
+        """Of digests or hashes, those of places in the node's jurisdiction."""
+        return told.filter(pc.fill_null(pc.equal(self.scope.of(told.column("place")), self.node.region.code), False))
 
     def _outside(self, rows: pa.Table) -> pa.Array:
         inside = pc.equal(self.scope.of(rows.column(self.node.dataset.jurisdiction)), self.node.region.code)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from connectors.base import Applied, Batch, Changes, Connector, Digest, Node, Probe
+from connectors.base import Applied, Batch, Buckets, Changes, Connector, Digest, Node, Probe
 from connectors.breaker import Circuit, Limits
 from connectors.findings import Finding
 from connectors.wrapping import WrappingConnector
@@ -164,3 +164,9 @@ class RetryingConnector(WrappingConnector):
 
     def digest(self) -> Digest:
         return self.retrier.call(self.inner.digest)
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        return self.retrier.call(lambda: self.inner.bucket_digests(asked))
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        return self.retrier.call(lambda: self.inner.bucket_hashes(asked, wanted))

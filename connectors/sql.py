@@ -30,10 +30,11 @@ from sqlalchemy import (
 from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
-from connectors import sql_inspect, sql_write
+from connectors import sql_buckets, sql_inspect, sql_write
 from connectors.base import (
     Applied,
     Batch,
+    Buckets,
     Capabilities,
     Changes,
     Connector,
@@ -266,6 +267,24 @@ class SqlConnector(Connector):
         """Whether nobody wrote since the batch's read, and nobody can until our transaction ends."""
         exclusive = self._database.excludes_writers and batch.token is not None and STAMPED not in batch.token
         return exclusive and self._probed(connection).token == batch.token
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        with self._reading() as connection:
+            pushed = self._pushed(connection, asked)
+            told = None if pushed is None else pushed.digests(connection, self._table(connection))
+        return super().bucket_digests(asked) if told is None else told
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        with self._reading() as connection:
+            pushed = self._pushed(connection, asked)
+            told = None if pushed is None else pushed.hashes(connection, self._table(connection), wanted)
+        if told is None or told.column("hash").null_count:
+            return super().bucket_hashes(asked, wanted)
+        return told
+
+    def _pushed(self, connection: Connection, asked: Buckets) -> sql_buckets.Statements | None:
+        columns = {name: self._column(connection, name) for name in self.node.fields}
+        return sql_buckets.statements(self._database, connection, self.node, columns, asked)
 
     # --- the table
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from sqlalchemy import (
@@ -47,6 +47,9 @@ from sqlalchemy.types import TypeEngine
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_values import column_type, for_driver, is_natural, is_zoned, naive_local, raw_columns
 from federation.contract import FieldSpec
+
+if TYPE_CHECKING:
+    from connectors.sql_buckets import BucketTexts
 
 Columns = Mapping[str, Column[Any]]
 """Columns of a table by the field that they hold, in the order of a select or of a table to load."""
@@ -94,6 +97,9 @@ class Database:
 
     strays = False
     """Whether `insert_or_update` may change a row of another key: one that a collation or another index takes for the same."""
+
+    buckets: BucketTexts | None = None
+    """What it says of text and hashes; None: nothing that could be relied on."""
 
     def __init__(self, url: URL, patience: Patience = Patience()) -> None:
         self.patience = patience

@@ -49,6 +49,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from connectors.sql_capture import Watermark
 from connectors.sql_database import STAGE, Columns, Database
+from connectors.sql_mysql_buckets import MysqlBuckets
 from connectors.sql_mysql_errors import DENIED, number_of
 from connectors.sql_values import column_type, for_driver, is_natural, is_text, is_zoned, naive_local, raw_columns
 from federation.contract import FieldSpec
@@ -68,6 +69,7 @@ class Mysql(Database):
     """MySQL 8, MariaDB 10.2 or later, through PyMySQL."""
 
     strays = True
+    buckets = MysqlBuckets()
 
     def _engine(self, url: URL) -> Engine:
         patience = self.patience

@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Columns, Database
+from connectors.sql_postgres_buckets import PostgresBuckets
 from connectors.sql_postgres_driver import ImpatientConnection, drain
 from connectors.sql_values import as_text, is_natural, is_zoned, joined, naive_local, read_type
 from federation.contract import FieldSpec
@@ -52,6 +53,7 @@ class Postgres(Database):
     """PostgreSQL (and what descends from it) through psycopg 3."""
 
     fast_into_empty = True
+    buckets = PostgresBuckets()
 
     def _engine(self, url: URL) -> Engine:
         patience = self.patience

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Digest, Node, Probe
+from connectors.base import Applied, Batch, Buckets, Capabilities, Changes, Connector, Digest, Node, Probe
 from connectors.findings import Finding
 
 
@@ -65,6 +65,12 @@ class WrappingConnector(Connector):
 
     def digest(self) -> Digest:
         return self.inner.digest()
+
+    def bucket_digests(self, asked: Buckets) -> pa.Table:
+        return self.inner.bucket_digests(asked)
+
+    def bucket_hashes(self, asked: Buckets, wanted: pa.Table) -> pa.Table:
+        return self.inner.bucket_hashes(asked, wanted)
 
     def close(self) -> None:
         self._inner.close()

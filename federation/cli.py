@@ -28,6 +28,7 @@ from federation.cli_metrics import metrics
 from federation.cli_pause import pause, resume
 from federation.cli_quality import quality_app
 from federation.cli_quarantine import export, purge, waive, waivers_of
+from federation.cli_reconcile import reconcile
 from federation.cli_rulings import contest_app, correction_app
 from federation.cli_systems import system_app
 from federation.cli_trace import trace
@@ -46,7 +47,7 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="隔离的记录 / records set aside by a gate", no_args_is_help=True)
 link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
-for top in (trace, metrics, backup, restore, health, pause, resume, erase):
+for top in (trace, metrics, backup, restore, health, pause, resume, erase, reconcile):
     app.command(top.__name__)(top)
 for command in (waive, export, purge):
     quarantine_app.command(command.__name__)(command)

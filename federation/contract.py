@@ -74,6 +74,9 @@ class Dataset(Declared):
     fields: dict[Name, FieldSpec]
     suite: str | None = Option(default=None, description="Great Expectations suite, a file under the suites folder")
     schedule: str = Option(default="*/10 * * * *", description="cron of the sweep that looks for changes")
+    reconcile: str | None = Option(
+        default="30 3 * * *", description="cron of the comparison of both ends of each link; null: by hand only"
+    )
     priority: int = Option(
         default=1,
         ge=1,

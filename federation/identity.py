@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from federation.config import Config, Link
 from federation.regions import LEVELS
 
-UNJUDGED = {"quarantine_days", "schedule", "freshness", "priority"}
+UNJUDGED = {"quarantine_days", "reconcile", "schedule", "freshness", "priority"}
 """What a contract says that changes no verdict on any record."""
 
 

@@ -122,6 +122,22 @@ hold counts only. It quarantines, returns and changes nothing. A node that does 
 """
 
 
+def reconcile_doc(dataset: Dataset) -> str:
+    """A reconciliation's page."""
+    return f"""### {dataset.label}：核对 / reconcile
+
+{f"按计划（`{dataset.reconcile}`）" if dataset.reconcile else "由人触发，"}用摘要核对每条链路的两端，找出游标与变更表漏掉的记录（迟到的提交、恢复的备份、停用触发器时的改动），按常规合并修复。
+隔离、校核、争议等有原因的差异不算损坏；仍无原因的差异使任务失败。日志只有条数。
+
+Compares both ends of each link by digests, finds what cursors and change tables missed (late commits, restored backups, changes made with
+triggers off) and repairs it by the ordinary merge. What differs for a reason is no damage; what differs without one fails the task. Logs
+hold counts only.
+
+- 手动运行 / by hand: Trigger → 区划 / regions，或 / or `fedsync reconcile {dataset.name} --region CODE`
+- 是哪些记录 / which records: `fedsync reconcile {dataset.name} --dry-run --keys`
+"""
+
+
 def replay_doc() -> str:
     """The replay DAG's page."""
     return """### 隔离重放 / replay

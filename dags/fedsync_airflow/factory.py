@@ -1,7 +1,7 @@
 """From a declaration to DAGs. Their number depends on datasets and levels, never on nodes.
 
 Per dataset: one DAG per hop, woken per region (the partition key) by the news that arrived at either end, and one sweep that
-looks for news, and one quality report. Announcing is one task per asset, skipped when there is nothing to say: an outlet that a task leaves untouched
+looks for news, one quality report and one reconciliation. Announcing is one task per asset, skipped when there is nothing to say: an outlet that a task leaves untouched
 would still be announced, under the run's own partition.
 """
 
@@ -24,6 +24,7 @@ from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
 from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
 from fedsync_airflow.operations import operation_dags
 from fedsync_airflow.quality import quality_dag
+from fedsync_airflow.reconcile import reconcile_dag
 from fedsync_airflow.retry import POLICY, RETRIES
 from fedsync_airflow.uploads import uploads_dag
 from fedsync_airflow.waking import wake
@@ -55,6 +56,7 @@ def build_dags(config: Config) -> Iterator[DAG]:
         for upper, lower in dataset.hops:
             yield hop_dag(config, dataset, upper, lower)
         yield quality_dag(config, dataset, DEFAULTS)
+        yield reconcile_dag(config, dataset, DEFAULTS)
         uploads = uploads_dag(config, dataset, urgency(dataset, 5))
         if uploads is not None:
             yield uploads

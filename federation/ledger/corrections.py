@@ -323,6 +323,18 @@ class Corrections:
             found += [Correction(**row) for row in rows(connection, select(table).where(mine).order_by(table.c.raised))]
         return found
 
+    def of_link_about(
+        self, connection: Connection, link_id: str, keys: Sequence[str], since: datetime | None
+    ) -> list[Correction]:
+        """What a link noticed about these records and is open, or stands though it has ended: a run noticed it again `since` then
+        (None: whenever that was)."""
+        found = []
+        stands = table.c.state.in_(OPEN) | ((table.c.last_seen >= since) if since is not None else ~table.c.restored)
+        for part in chunks(list(keys), 500):
+            mine = (table.c.link_id == link_id) & table.c.key.in_(part) & stands
+            found += [Correction(**row) for row in rows(connection, select(table).where(mine))]
+        return found
+
     def open_of(self, connection: Connection, dataset: str, region: str, link_id: str) -> list[Correction]:
         """Open corrections that a region raised on a link."""
         mine = (table.c.dataset == dataset) & (table.c.raised_by == region) & (table.c.link_id == link_id)

@@ -35,7 +35,7 @@ def dags(declaration: Path) -> dict[str, Any]:
     return dict(found.dags)
 
 
-def test_a_dataset_has_one_dag_per_hop_a_sweep_and_a_quality_report_whatever_its_number_of_nodes(
+def test_a_dataset_has_one_dag_per_hop_a_sweep_a_quality_report_and_a_reconciliation_whatever_its_number_of_nodes(
     dags: dict[str, Any],
 ) -> None:
     assert set(dags) == {
@@ -43,7 +43,7 @@ def test_a_dataset_has_one_dag_per_hop_a_sweep_and_a_quality_report_whatever_its
         *(f"{name}__{hop}" for name in ("resident", "visit") for hop in ("street_community", "sweep")),
         *("work_order__city_street", "work_order__sweep", "fedsync__replay", "fedsync__release"),
         *("fedsync__pause", "fedsync__backfill", "fedsync__erase"),
-        *(f"{name}__quality" for name in ("resident", "visit", "work_order")),
+        *(f"{name}__{how}" for name in ("resident", "visit", "work_order") for how in ("quality", "reconcile")),
     }
 
 
@@ -109,6 +109,19 @@ def test_a_quality_report_keeps_the_federations_schedule_and_time_and_asks_for_r
     assert dag.params.get_param("regions").schema["type"] == "array"
 
 
+@pytest.mark.parametrize(("declared", "cron"), [("", "30 3 * * *"), ("'0 4 * * 6'", "0 4 * * 6"), ("null", None)])
+def test_a_reconciliation_runs_nightly_or_as_its_dataset_says(
+    declaration: Path, declared: str, cron: str | None
+) -> None:
+    more = f"reconcile: {declared}\n" if declared else ""
+    (declaration.parent / "datasets/resident.yaml").write_text(RESIDENT + NEVER + more, encoding="utf-8")
+    dag = bag().dags["resident__reconcile"]
+    assert getattr(dag.timetable, "expression", None) == cron
+    assert dag.max_active_runs == 1
+    assert set(dag.tags) == {"fedsync", "resident", "reconcile"}
+    assert dag.params["dry_run"] is False
+
+
 def test_what_operators_trigger_asks_with_a_form_that_knows_the_federation(dags: dict[str, Any]) -> None:
     def schema(dag: str, name: str) -> dict[str, Any]:
         return dict(dags[f"fedsync__{dag}"].params.get_param(name).schema)
@@ -138,10 +151,10 @@ def test_a_hop_hears_its_neighbours_and_the_sweep_and_an_upload_at_the_lowest_le
 def test_a_run_whose_work_failed_cannot_end_as_a_success(dags: dict[str, Any]) -> None:
     """The state of a run is that of its leaves, and announcements succeed whatever happened before them."""
     for dag_id, dag in dags.items():
-        works = {"sync", "examine"} & set(dag.task_ids)
+        works = {"sync", "examine", "compare"} & set(dag.task_ids)
         if not works:
             continue
-        leaves = [task for task in dag.leaves if works & task.upstream_task_ids]
+        leaves = [task for task in dag.leaves if works & {task.task_id, *task.upstream_task_ids}]
         assert any(task.trigger_rule in ("none_failed", "all_success") for task in leaves), dag_id
 
 

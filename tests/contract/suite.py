@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pytest
 
-from connectors.base import ETAG, RULINGS, Applied, Batch, Changes, Connector, Expected, etag_schema, no_keys
+from connectors.base import ETAG, RULINGS, Applied, Batch, Buckets, Changes, Connector, Expected, etag_schema, no_keys
+from federation import canonical_buckets
 from federation.canonical import conform, fingerprints, key_column, schema
 from federation.contract import Dataset
 from federation.errors import Conflict
@@ -967,6 +968,27 @@ class ConnectorContract:
         self.people_write([row("R2", note="另一句")])
         assert self.connector().digest() != first
 
+    def test_digests_of_buckets_are_those_of_the_rows_that_are_read(self) -> None:
+        self.people_write([whole("R1"), whole("R2", note=None), row("R3")])
+        connector = self.connector()
+        rows, asked = connector.changes(None).rows, Buckets(tuple(self.dataset.fields)[1:], 1, "5a")
+        wanted = canonical_buckets.digests(rows, self.dataset, asked)
+        told = connector.bucket_digests(asked)
+        assert sum(told.column("rows").to_pylist()) == 3
+        assert _lines(told) == _lines(wanted)
+        hashes = connector.bucket_hashes(asked, told)
+        assert sorted(hashes.column("record_id").to_pylist()) == ["R1", "R2", "R3"]
+        assert not connector.bucket_hashes(asked, told.slice(0, 0)).num_rows
+        self.people_write([row("R3", note="改")])
+        assert _lines(self.connector().bucket_digests(asked)) != _lines(told)
+
+    @on(COMPOSITE)
+    def test_digests_of_buckets_hold_keys_of_several_fields(self) -> None:
+        self.people_write([visit("A", 1, note="一"), visit("A", 2, note="二")])
+        connector, asked = self.connector(), Buckets(("community_code", "note"), 2, "5a")
+        wanted = canonical_buckets.digests(connector.changes(None).rows, self.dataset, asked)
+        assert _lines(connector.bucket_digests(asked)) == _lines(wanted)
+
     # --- keys of several fields
 
     @on(COMPOSITE)
@@ -998,6 +1020,11 @@ class ConnectorContract:
         found = self.connector().changes(cursor, sweep=True)
         assert found.present is not None
         assert {tuple(entry.values()) for entry in found.present.to_pylist()} == {("A", 2), ("B", 1)}
+
+
+def _lines(table: pa.Table) -> list[str]:
+    """The rows of a table, whatever their order."""
+    return sorted(map(str, table.to_pylist()))
 
 
 def _by_key(rows: pa.Table, dataset: Dataset) -> dict[str, Row]:
