@@ -1,8 +1,8 @@
 """From a declaration to DAGs. Their number depends on datasets and levels, never on nodes.
 
 Per dataset: one DAG per hop, woken per region (the partition key) by the news that arrived at either end, and one sweep that
-looks for news, one quality report and one reconciliation. Announcing is one task per asset, skipped when there is nothing to say: an outlet that a task leaves untouched
-would still be announced, under the run's own partition.
+looks for news, one quality report and one reconciliation; one that saved files wake, where nodes are files. Announcing is one task per
+asset, skipped when there is nothing to say: an outlet that a task leaves untouched would still be announced, under the run's own partition.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def build_dags(config: Config) -> Iterator[DAG]:
             yield uploads
     yield replay_dag(config)
     yield release_dag(config)
-    yield from operation_dags(config, DEFAULTS)
+    yield from operation_dags(config, {**DEFAULTS, "priority_weight": BY_HAND})
 
 
 def hop_dag(config: Config, dataset: Dataset, upper: str, lower: str) -> DAG:

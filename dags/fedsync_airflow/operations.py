@@ -9,6 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, t
 
 from federation.config import Config
 from fedsync_airflow import operation_tasks
+from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs_operations import backfill_doc, erase_doc, pause_doc
 
 REGION = "^[0-9]{12}$"
@@ -16,17 +17,25 @@ REGION = "^[0-9]{12}$"
 
 def operation_dags(config: Config, defaults: dict[str, Any]) -> Iterator[DAG]:
     """All of them."""
-    yield pause_dag(defaults)
+    yield pause_dag(config, defaults)
     yield backfill_dag(config, defaults)
     yield erase_dag(config, defaults)
 
 
 def _form(
-    dag_id: str, title: str, doc: str, defaults: dict[str, Any], params: dict[str, Param], schedule: Any = None
+    config: Config,
+    name: str,
+    title: str,
+    description: str,
+    doc: str,
+    defaults: dict[str, Any],
+    params: dict[str, Param],
+    schedule: Any = None,
 ) -> DAG:
     return DAG(
-        dag_id,
+        f"fedsync__{name}",
         dag_display_name=title,
+        description=description,
         doc_md=doc,
         schedule=schedule,
         catchup=False,
@@ -34,10 +43,11 @@ def _form(
         default_args=defaults,
         is_paused_upon_creation=False,
         params=params,
+        **callbacks(config),
     )
 
 
-def pause_dag(defaults: dict[str, Any]) -> DAG:
+def pause_dag(config: Config, defaults: dict[str, Any]) -> DAG:
     """Pauses or resumes a link, a region with all below it, or a system."""
     params = {
         "action": Param("pause", type="string", enum=["pause", "resume"], title="操作 / action"),
@@ -60,9 +70,10 @@ def pause_dag(defaults: dict[str, Any]) -> DAG:
             description="留空则直到恢复 / empty: until it is resumed",
         ),
     }
-    with _form("fedsync__pause", "暂停与恢复", pause_doc(), {**defaults, "retries": 0}, params) as dag:
+    what = "pause or resume a link, a region or a system"
+    with _form(config, "pause", "暂停与恢复", what, pause_doc(), {**defaults, "retries": 0}, params) as dag:
 
-        @task
+        @task(task_display_name="暂停或恢复 pause")
         def pause(params: Any = None) -> None:
             """暂停或恢复 / pause or resume."""
             words = [params[name] for name in ("action", "kind", "subject", "reason", "until")]
@@ -79,9 +90,10 @@ def backfill_dag(config: Config, defaults: dict[str, Any]) -> DAG:
         "dataset": Param(names[0], type="string", enum=names, title="数据集 / dataset"),
         "region": Param("", type="string", pattern=REGION, title="区划 / region", description="12 位代码 / 12 digits"),
     }
-    with _form("fedsync__backfill", "区划补数", backfill_doc(), defaults, params) as dag:
+    what = "compare all keys of one region"
+    with _form(config, "backfill", "区划补数", what, backfill_doc(), defaults, params) as dag:
 
-        @task
+        @task(task_display_name="补数 backfill")
         def backfill(params: Any = None) -> None:
             """比对该区划的全部主键并补齐 / compare all keys of the region's links and bring them to rest."""
             operation_tasks.backfill(params["dataset"], params["region"])
@@ -107,9 +119,10 @@ def erase_dag(config: Config, defaults: dict[str, Any]) -> DAG:
         "by": Param("", type="string", title="负责人 / who answers for it"),
     }
     hourly = CronTriggerTimetable("17 * * * *", timezone=config.spec.timezone, run_immediately=False)
-    with _form("fedsync__erase", "删除个人记录", erase_doc(), defaults, params, hourly) as dag:
+    what = "erase one person's record everywhere"
+    with _form(config, "erase", "删除个人记录", what, erase_doc(), defaults, params, hourly) as dag:
 
-        @task
+        @task(task_display_name="删除 erase")
         def erase(params: Any = None) -> None:
             """删除记录，或重试未完成的删除 / erase the record, or try again what is pending."""
             words = [params[name] for name in ("dataset", "key", "reason", "by")]

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 from federation.config import Config
 from federation.contract import Dataset
 from fedsync_airflow import reconcile_tasks
+from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import reconcile_doc
 
 
@@ -26,6 +27,7 @@ def reconcile_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) ->
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
+        **callbacks(config, ends=True),
         params={
             "regions": Param(
                 [],
@@ -43,12 +45,12 @@ def reconcile_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) ->
         },
     ) as dag:
 
-        @task
+        @task(task_display_name="分批 plan")
         def plan(params: Any = None) -> list[reconcile_tasks.Share]:
             """分批 / cut the parents into batches."""
             return reconcile_tasks.plan(dataset.name, params["regions"])
 
-        @task(map_index_template="{{ task.op_kwargs['share']['label'] }}")
+        @task(task_display_name="核对 compare", map_index_template="{{ task.op_kwargs['share']['label'] }}")
         def compare(share: reconcile_tasks.Share, params: Any = None) -> None:
             """核对这些上级与其下级，不一致的按常规合并修复 / compare these parents with their children, and merge again what differs."""
             reconcile_tasks.compare(dataset.name, share, repair=not params["dry_run"])
