@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# First start of docker-compose.yml: migrate Airflow, create the ledger's database, the bucket and the sample federation, once.
+# First start of docker-compose.yml: migrate Airflow, create the ledger's database, the bucket, the sample federation and its pools, once.
 set -euo pipefail
 airflow db migrate
 python - <<'PY'
@@ -28,3 +28,5 @@ YAML
 fi
 fedsync check
 fedsync health
+fedsync system pools > /tmp/pools.json
+airflow pools import /tmp/pools.json
