@@ -72,9 +72,9 @@ def test_every_dag_of_a_dataset_has_its_freshness_as_deadline_and_a_callback_for
         assert (deadline.interval.total_seconds(), type(deadline.callback)) == (90 * 60, SyncCallback)
         assert deadline.callback.path == "fedsync_airflow.alerts.deadline_missed"
     assert all(dag.on_failure_callback is alerts.run_failed for dag in dags.values())
-    assert [name for name, dag in dags.items() if dag.on_success_callback] == [
-        f"{name}__quality" for name in ("resident", "visit", "work_order")
-    ]
+    assert {name for name, dag in dags.items() if dag.on_success_callback} == {
+        f"{name}__{how}" for name in ("resident", "visit", "work_order") for how in ("quality", "reconcile")
+    }
 
 
 def test_without_channels_no_dag_has_a_callback_or_a_deadline(tmp_path: Path) -> None:

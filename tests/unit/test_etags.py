@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from federation import failpoints
-from federation.reading import Reading
 from tests.documented import snippets
 from tests.federations import CITY, E11, E12, EAST, EAST_1, TOP, Small
 from tests.scripted_http import Scripted, scripted
@@ -242,5 +241,6 @@ def test_a_staged_reading_keeps_its_etags(street: tuple[Place, Small]) -> None:
     small.cascade()
     reading = small.federation.collect("resident", EAST_1, force_full=True)
     assert reading.etags.num_rows == 1
-    again = Reading.load(small.federation.stage(reading))
+    again = small.federation.services.staging.load(small.federation.stage(reading))
+    assert again is not None
     assert again.etags.equals(reading.etags)

@@ -16,6 +16,7 @@ from connectors.memory import MemoryConnector
 from connectors.nodes import build, open_node
 from connectors.polite import PoliteConnector, QuietHours, quiet_until
 from connectors.retrying import Budget, Retrier, RetryingConnector
+from federation.canonical_buckets import Buckets
 from federation.errors import DeclarationError, Permanent, Resting
 from tests.federations import CITY, E11, EAST_1, TOP, Small
 from tests.scripted_http import Say, scripted
@@ -80,9 +81,11 @@ def test_within_quiet_hours_no_method_asks_the_system(monkeypatch: pytest.Monkey
         "show_corrections": (no_keys(inner.node),),
         "rulings": (),
         "digest": (),
+        "bucket_digests": (Buckets((), 0, ""),),
+        "bucket_hashes": (Buckets((), 0, ""), no_keys(inner.node)),
     }
     public = {name for name in vars(Connector) if name[0] != "_" and callable(getattr(Connector, name))}
-    assert public - {"close", "options_model"} == set(calls), "a method of the contract is not tried"
+    assert public - {"close", "options_model", "watched"} == set(calls), "a method of the contract is not tried"
     for name, given in calls.items():
         monkeypatch.setattr(inner, name, lambda *_, **__: asked.append("asked"))
         with pytest.raises(Resting) as caught:

@@ -7,7 +7,9 @@ import pytest
 from connectors.base import Connector
 from connectors.wrapping import WrappingConnector
 
-PUBLIC = sorted(name for name in vars(Connector) if not name.startswith("_") and name != "options_model")
+OF_THE_CLASS = {"options_model", "watched"}
+"""What is asked of a technology's class, before any node is opened."""
+PUBLIC = sorted(name for name in vars(Connector) if not name.startswith("_") and name not in OF_THE_CLASS)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
