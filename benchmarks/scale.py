@@ -1,6 +1,6 @@
 """The whole of Beijing (1 city, 16 districts, 349 streets, 7 535 communities) × four datasets in one federation, on one machine.
 
-Run: `python -m benchmarks.scale [residents per community] [--datasets n]`. Systems: see `benchmarks.scale_world`.
+Run: `python -m benchmarks.scale [residents per community] [--datasets n] [--airflow DISTRICT]`. Systems: see `benchmarks.scale_world`.
 
 Prints, for each of the first n datasets (default 1; each costs a first load of 7 900 links):
 - what Airflow does again and again: parsing the DAG file (seconds, peak memory of a fresh process; budgets 1 s and 300 MB) and its DAGs;
@@ -8,7 +8,8 @@ Prints, for each of the first n datasets (default 1; each costs a first load of 
 - a sweep with nothing changed (budget 60 s a dataset), and one link without news (budget 50 ms);
 - 1 % of the residents edited at the city, until each community holds its own.
 
-The first load and the change run in one process, one link after the other: workers divide this by their number.
+The first load and the change run in one process, one link after the other: workers divide this by their number. With `--airflow`, one district alone goes through a real Airflow (LocalExecutor) on this machine:
+what scheduling costs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from pathlib import Path
 
 from benchmarks import scale_world as world
+from examples.beijing.airflow_local import running
 from federation.federation import Federation
 from federation.runtime import open_federation
 
@@ -104,13 +106,43 @@ class Measured:
         line(f"{self.dataset}: a link without news (50 ms)", f"{(time.perf_counter() - started) / runs * 1000:.1f} ms")
 
 
+def through_airflow(folder: Path, dataset: str) -> None:
+    """One district of the city under a real Airflow on this machine: a sweep with nothing changed, then 1 % edited at the city."""
+    federation = open_federation(folder)
+    try:
+        if federation.cascade(dataset).errors or any(federation.sweep(dataset).parents.values()):
+            raise SystemExit("the district did not come to rest")
+    finally:
+        federation.close()
+    with running(folder / "airflow", folder / "federation.yaml") as airflow:
+        airflow.wait_ready(len(world.DATASETS) * 6)
+
+        def swept(what: str) -> None:
+            before = {run["dag_run_id"] for run in airflow.runs()}
+            started = time.perf_counter()
+            airflow.trigger(f"{dataset}__sweep")
+            runs = [run for run in airflow.wait_quiet(timeout=1800.0) if run["dag_run_id"] not in before]
+            if {run["state"] for run in runs} != {"success"}:
+                raise SystemExit(f"{what}: not all runs succeeded")
+            line(f"{dataset}: {what}", f"{time.perf_counter() - started - 6:.0f} s, {len(runs)} DAG runs")
+
+        swept("sweep through Airflow, nothing changed")
+        changed = world.edit(folder, dataset, 1)
+        swept(f"{changed} rows edited, sweep to communities")
+
+
 def main() -> None:
     """Build the world, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("residents", type=int, nargs="?", default=20)
     parser.add_argument("--datasets", type=int, default=1, choices=range(1, len(world.DATASETS) + 1))
+    parser.add_argument("--airflow", metavar="DISTRICT", help="only this district (12 digits), through a real Airflow")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if given.airflow:
+            world.declare(Path(folder), given.residents, district=given.airflow)
+            through_airflow(Path(folder), next(iter(world.DATASETS)))
+            return
         world.declare(Path(folder), given.residents)
         imports, seconds, memory, dags = min(parsed(Path(folder)) for _ in range(3))
         line("Airflow's own imports", f"{imports:.2f} s")

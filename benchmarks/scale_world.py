@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -20,9 +19,10 @@ DATASETS = {"resident": "居民", "facility": "公共设施", "visit": "走访�
 """Name → label. All go the whole way down; all but residents hold one record per community."""
 
 
-def declare(folder: Path, rows: int) -> None:
-    """The declaration, and the city's tables with `rows` residents per community."""
-    shutil.copyfile(REGIONS, folder / "regions.csv")
+def declare(folder: Path, rows: int, *, district: str | None = None) -> None:
+    """The declaration, and the city's tables with `rows` residents per community. `district`: of the city, only this one."""
+    regions = [one for one in REGIONS.read_text(encoding="utf-8").splitlines() if _within(one, district)]
+    (folder / "regions.csv").write_text("\n".join(regions) + "\n", encoding="utf-8")
     systems = {
         "city": {"connector": "sql", "options": {"url": "sqlite:///{home}/city.db", "capture": "log"}},
         **{
@@ -53,7 +53,12 @@ def declare(folder: Path, rows: int) -> None:
     for name, label in DATASETS.items():
         written = json.dumps(_dataset(name, label), ensure_ascii=False)
         (folder / "datasets" / f"{name}.yaml").write_text(written, encoding="utf-8")
-    _fill(folder / "city.db", rows)
+    _fill(folder, rows)
+
+
+def _within(line: str, district: str | None) -> bool:
+    """Whether a line of the region table is its head, the city, or of the district (codes of what lies inside begin alike)."""
+    return district is None or line.startswith(("code,", CITY, district[:6]))
 
 
 def _dataset(name: str, label: str) -> dict[str, object]:
@@ -76,10 +81,10 @@ def _dataset(name: str, label: str) -> dict[str, object]:
     }
 
 
-def _fill(path: Path, rows: int) -> None:
-    with REGIONS.open(encoding="utf-8") as file:
+def _fill(folder: Path, rows: int) -> None:
+    with (folder / "regions.csv").open(encoding="utf-8") as file:
         communities = [row["code"] for row in csv.DictReader(file) if row["level"] == "community"]
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(folder / "city.db") as connection:
         for name in DATASETS:
             connection.execute(
                 f"CREATE TABLE {name} (id TEXT PRIMARY KEY, name TEXT, address TEXT, community_code TEXT, phone TEXT)"
