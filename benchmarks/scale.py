@@ -115,7 +115,7 @@ def through_airflow(folder: Path, dataset: str) -> None:
     finally:
         federation.close()
     with running(folder / "airflow", folder / "federation.yaml") as airflow:
-        airflow.wait_ready(len(world.DATASETS) * 6)
+        airflow.wait_ready(len(world.DATASETS) * 6 + 5)
 
         def swept(what: str) -> None:
             before = {run["dag_run_id"] for run in airflow.runs()}
