@@ -15,7 +15,7 @@ import pyarrow as pa
 from sqlalchemy import Column, Connection, Table, Text, literal_column, select
 
 from connectors.base import Node
-from connectors.sql_database import Database
+from connectors.sql_database import Database, single
 from federation.canonical import typed
 from federation.canonical_buckets import DIGESTS, Buckets, among, folded, hashes_schema
 from federation.contract import FieldSpec
@@ -89,12 +89,12 @@ class Statements:
         column, node = self._columns[name], self._node
         if not _ZONE.fullmatch(node.timezone):
             return None
-        quoted = _single(self._quote.quote(column.name))
+        quoted = single(self._quote.quote(column.name))
         return self._texts.text(quoted, column.type, node.dataset.fields[name], node.timezone)
 
     def digests(self, connection: Connection, table: Table) -> pa.Table | None:
         """`DIGESTS`; None if a row is too large for the database to hash."""
-        of = _single(self._quote.format_table(table))
+        of = single(self._quote.format_table(table))
         summed = (
             "SELECT place, bucket, count(*), sum(h), count(h) FROM"
             f" (SELECT {self.place} AS place, {self.bucket} AS bucket, {self.hash} AS h FROM {of}) AS hashed"
@@ -154,11 +154,6 @@ class Statements:
     def _typed(self, values: pa.Array | pa.ChunkedArray, name: str) -> pa.Array:
         flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
         return typed(flat, self._node.dataset.fields[name], self._node.timezone)
-
-
-def _single(name: str) -> str:
-    """SQLAlchemy doubles each % of a name for a driver that takes parameters."""
-    return name.replace("%%", "%")
 
 
 def statements(

@@ -292,6 +292,11 @@ def _keep_idle(engine: Engine) -> None:
             other.dispose()
 
 
+def single(statement: str) -> str:
+    """SQLAlchemy doubles each % for a driver that takes parameters; a statement, or name, without any is passed on as it is."""
+    return statement.replace("%%", "%")
+
+
 def created(connection: Connection, table: Table) -> tuple[str, ...]:
     """Create a table where it is missing; what was made, as `Connector.prepare` tells it."""
     if inspect(connection).has_table(table.name, schema=table.schema):

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from connectors.sql_capture import Overlap, Watermark
-from connectors.sql_database import Columns, Database
+from connectors.sql_database import Columns, Database, single
 from connectors.sql_postgres_buckets import PostgresBuckets
 from connectors.sql_postgres_driver import ImpatientConnection, drain
 from connectors.sql_values import as_text, is_natural, is_zoned, joined, naive_local, read_type
@@ -118,7 +118,7 @@ class Postgres(Database):
             held = io.BytesIO()
             asked = f"COPY ({compiled}) TO STDOUT (FORMAT csv)"
             given = {name: _quoted(value) for name, value in compiled.params.items()}
-            with cursor.copy(asked if given else _single(asked), given or None) as copy:
+            with cursor.copy(asked if given else single(asked), given or None) as copy:
                 while drain(copy, held.write):
                     if held.tell() >= CHUNK:
                         parts.append(parser.submit(_parsed, held, kinds))
@@ -130,7 +130,7 @@ class Postgres(Database):
     def load(self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str) -> None:
         quote = connection.dialect.identifier_preparer
         listed = ", ".join(quote.quote(column.name) for column in columns.values())
-        into = _single(f"{quote.format_table(table)} ({listed})")
+        into = single(f"{quote.format_table(table)} ({listed})")
         suited = pa.table({name: _suited(rows.column(name), column, timezone) for name, column in columns.items()})
         options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
 
@@ -173,7 +173,7 @@ class Postgres(Database):
         return func.clock_timestamp() if is_zoned(column.type) else func.timezone(timezone, func.clock_timestamp())
 
     def checksum(self, connection: Connection, table: Table, condition: Any) -> str | None:
-        name = _single(connection.dialect.identifier_preparer.format_table(table))
+        name = single(connection.dialect.identifier_preparer.format_table(table))
         total: Any = literal_column(f"sum(hashtextextended(({name}.*)::text, 0))")
         statement = select(func.coalesce(total, 0)).select_from(table)
         return str(connection.execute(statement if condition is None else statement.where(condition)).scalar_one())
@@ -275,11 +275,6 @@ def _quoted(value: Any) -> Any:
     """COPY takes no bound parameters: they are written into the statement, where the cast of -9223372036854775808::BIGINT would
     come before its minus."""
     return str(value) if type(value) is int and value < 0 else value
-
-
-def _single(statement: str) -> str:
-    """SQLAlchemy doubles each % for a driver that takes parameters; a statement without any is passed on as it is."""
-    return statement.replace("%%", "%")
 
 
 def _cursor(connection: Connection) -> Any:

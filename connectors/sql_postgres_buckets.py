@@ -14,7 +14,7 @@ from connectors.sql_clock import moment_case
 from connectors.sql_values import is_text, is_zoned
 from federation.contract import FieldSpec
 
-_SETTINGS = {"work_mem": "64MB", "enable_sort": "off", "jit": "off", "parallel_tuple_cost": "0"}
+_SETTINGS = {"work_mem": "64MB", "enable_sort": "off", "parallel_tuple_cost": "0"}
 """The planner takes each row for a bucket of its own, and would sort them all in one process: grouping by hash, in as many processes as
 the server allows, takes a fraction of the time."""
 

@@ -63,10 +63,11 @@ class Teller:
             before = self._log.claim(name, mine, timedelta(minutes=self._spec.every))
             told.swallowed += len(mine) - len(before)
             due = [alarm for alarm in mine if alarm.subject in before]
-            message = alarm_message(self._name, due, before, self._ledger.clock(), links or {})
-            if due and self._send(name, channel, message, told, partial(self._log.give_back, name, before)):
-                self._log.confirm(name, before)
-                told.sent.setdefault(name, []).extend(sorted(before))
+            if due:
+                message = alarm_message(self._name, due, before, self._ledger.clock(), links or {})
+                if self._send(name, channel, message, told, partial(self._log.give_back, name, before)):
+                    self._log.confirm(name, before)
+                    told.sent.setdefault(name, []).extend(sorted(before))
             self._log.end(name, once & set(before))
         return told
 
@@ -75,9 +76,11 @@ class Teller:
         told = told or Told()
         for name, channel in self._spec.channels.items() if subjects else ():
             over = self._log.end(name, subjects)
+            if not over:
+                continue
             message = clear_message(self._name, over, self._ledger.clock())
             names = sorted(stood.subject for stood in over)
-            if over and self._send(name, channel, message, told, partial(self._log.reopen, name, names)):
+            if self._send(name, channel, message, told, partial(self._log.reopen, name, names)):
                 told.cleared.setdefault(name, []).extend(names)
         return told
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from federation.config import Link
 from federation.errors import FedsyncError
 from federation.federation import PASSES, CascadeResult, Federation, Progress
 
@@ -30,10 +29,7 @@ def backfill(federation: Federation, dataset: str, region: str, *, progress: Pro
         moved = False
         for upper, lowers in hops if number % 2 == 0 else hops[::-1]:
             one = _hop(federation, dataset, upper, lowers, force_full=number == 0, progress=progress)
-            result.outcomes += one.outcomes
-            for outcome in one.outcomes:
-                result.errors.pop(outcome.link_id, None)
-            result.errors.update(one.errors)
+            result.add(one)
             moved = moved or one.restless
         if number and not moved:
             return result
@@ -53,20 +49,12 @@ def hops_of(federation: Federation, dataset: str, region: str) -> list[Hop]:
     found: list[Hop] = []
     for upper, _ in contract.hops:
         for parent in config.tree.at(upper):
-            lowers = [link for link in config.links(dataset, parent.code) if _concerns(federation, link, place.code)]
+            lowers = [
+                link for link in config.links(dataset, parent.code) if config.tree.related(link.lower.code, place.code)
+            ]
             if lowers:
                 found.append((parent.code, [link.lower.code for link in lowers]))
     return found
-
-
-def _concerns(federation: Federation, link: Link, region: str) -> bool:
-    """Whether one of the two lies in the other: the link's lower end and the region."""
-    tree = federation.config.tree
-    lower = link.lower.code
-    return (
-        tree.ancestor(lower, tree[region].level) == tree[region]
-        or tree.ancestor(region, tree[lower].level) == tree[lower]
-    )
 
 
 def _hop(

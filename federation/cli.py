@@ -139,7 +139,7 @@ def sync(
         federation = open_federation(file)
         if region is not None:
             federation.config.tree[region]
-        names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
+        names = federation.config.named(dataset)
         progress = runlog.progress(logging.getLogger(logformat.NAME)) if logformat.active() else None
         results = {
             name: backfill(federation, name, region, progress=progress)

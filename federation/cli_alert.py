@@ -36,7 +36,7 @@ def alert_check(
 
     with reporting(as_json):
         federation = open_federation(file)
-        names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
+        names = federation.config.named(dataset)
         rounds = {name: check(federation, name) for name in names}
     errors = [error for told in rounds.values() for error in told.errors.values()]
     counts = {

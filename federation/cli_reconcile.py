@@ -39,7 +39,7 @@ def reconcile(
         federation = open_federation(file)
         if region is not None:
             federation.config.tree[region]
-        names = [federation.config.dataset(dataset).name] if dataset else list(federation.config.datasets)
+        names = federation.config.named(dataset)
         reconciler = Reconciler(federation, repair=not dry_run, tell_keys=keys, actor=getpass.getuser())
         told = [one for name in names for one in _compared(federation, reconciler, name, region)]
     errors = [one.error for one in told if one.error is not None]

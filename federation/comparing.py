@@ -60,15 +60,9 @@ def suspects(above: pa.Table, below: pa.Table, dataset: Dataset) -> pa.Array:
 
 
 def _keyed(hashes: pa.Table, dataset: Dataset) -> pa.Table:
-    return pa.table(
-        {"key": key_column(_with_keys(hashes, dataset), dataset), "hash": _with_keys(hashes, dataset)["hash"]}
-    )
-
-
-def _with_keys(hashes: pa.Table, dataset: Dataset) -> pa.Table:
     for name in dataset.key:
         hashes = hashes.filter(pc.is_valid(hashes.column(name)))
-    return hashes
+    return pa.table({"key": key_column(hashes, dataset), "hash": hashes.column("hash")})
 
 
 def differences(link: Link, upper: Reading, lower: Reading, routes: Mapping[str, str], secret: bytes) -> pa.Table:

@@ -41,7 +41,7 @@ class SystemSpec(Declared):
     label: str = ""
     timezone: str | None = None
     parallel: int | None = Option(
-        default=None, ge=1, description="how many tasks of Airflow may work on it at a time (`fedsync pools`)"
+        default=None, ge=1, description="how many tasks of Airflow may work on it at a time (`fedsync system pools`)"
     )
     options: dict[str, Any] = Option(default_factory=dict)
 
@@ -212,6 +212,10 @@ class Config:
     def _of_level(self, node: NodeSpec) -> list[Region]:
         assert node.level is not None
         return self.tree.below(node.within, node.level) if node.within else self.tree.at(node.level)
+
+    def named(self, dataset: str | None) -> list[str]:
+        """The name of one dataset, or of all. Raises DeclarationError for an unknown one."""
+        return [self.dataset(dataset).name] if dataset else list(self.datasets)
 
     def system_of(self, dataset: str, region: str) -> str:
         """The name of the system that keeps a dataset for a region; `hosted` if the engine does. Cheaper than `binding`."""

@@ -81,7 +81,7 @@ class Eraser:
 
     def _attempt(self, erasure: Erasure) -> Erasure:
         dataset, key = erasure.dataset, erasure.key
-        self.federation.services.staging.discard(self.config.dataset(dataset), key)
+        self.services.staging.discard(self.config.dataset(dataset), key)
         holders, waits = self._holders(dataset, key, [binding.region.code for binding in self.config.bindings(dataset)])
         links = self._knowing(dataset, key, holders)
         if not holders and not links and not waits and not erasure.waits_for and not self._known(dataset, key):
@@ -106,7 +106,7 @@ class Eraser:
             waits |= self._carry_on(dataset, key, links)
             holders, missed = self._holders(dataset, key, holders)
             waits |= missed
-        self.federation.services.staging.discard(self.config.dataset(dataset), key)
+        self.services.staging.discard(self.config.dataset(dataset), key)
         shown |= self.erasures.purge(dataset, key)  # the runs may have logged what gave way
         waits |= show_anew(self.federation, dataset, sorted(shown))
         waits |= {code: "仍持有该记录 / still holds the record" for code in holders if code not in waits}

@@ -59,11 +59,15 @@ class CascadeResult:
     @property
     def skipped(self) -> dict[str, str]:
         """Link → why it was left alone, of those that were so to the end."""
-        return {link: outcome.skipped for link, outcome in self._last.items() if outcome.skipped is not None}
+        last = {outcome.link_id: outcome.skipped for outcome in self.outcomes}
+        return {link: why for link, why in last.items() if why is not None}
 
-    @property
-    def _last(self) -> dict[str, Outcome]:
-        return {outcome.link_id: outcome for outcome in self.outcomes}
+    def add(self, later: CascadeResult) -> None:
+        """Take up what was done later; an error that a link got over since is none any more."""
+        self.outcomes += later.outcomes
+        for outcome in later.outcomes:
+            self.errors.pop(outcome.link_id, None)
+        self.errors.update(later.errors)
 
     @property
     def moved(self) -> int:
@@ -300,7 +304,6 @@ class Federation:
         """Collect a parent and sync all its children: what one hop's DAG run does."""
         result = CascadeResult()
         lowers = [link.lower.code for link in self.config.links(dataset, upper)]
-        may_run, _ = self.children(dataset, upper)
         try:
             reading = self.collect(dataset, upper, force_full=force_full)
             outcomes, errors = self.sync_children(
@@ -308,7 +311,7 @@ class Federation:
             )
         except FedsyncError as error:
             self.fail_children(dataset, upper, error)
-            result.errors.update({link.id: error for link in may_run})
+            result.errors.update({link.id: error for link in self.children(dataset, upper)[0]})
             return result
         result.outcomes += outcomes
         result.errors.update(errors)
@@ -334,11 +337,7 @@ class Federation:
             restless = False
             for upper in parents:
                 one = self.sync_parent(dataset, upper, force_full=force_full and number == 0, progress=progress)
-                result.outcomes += one.outcomes
-                result.errors.update(one.errors)
-                for outcome in one.outcomes:
-                    if outcome.error is None:
-                        result.errors.pop(outcome.link_id, None)
+                result.add(one)
                 restless = restless or one.restless
             awake = self._awake(dataset, region)
             # Who cannot tell whether there is news, or does not answer, is awake each time: a pass that moved nothing ends it.
@@ -360,20 +359,13 @@ class Federation:
             parent.code
             for upper, _ in self.config.dataset(dataset).hops
             for parent in self.config.tree.at(upper)
-            if region is None or self._related(parent.code, region)
+            if region is None or self.config.tree.related(parent.code, region)
         ]
 
     def _awake(self, dataset: str, region: str | None) -> list[str]:
         """The parents that have a link with news, top down."""
         news = {code for codes in self.sweep(dataset).parents.values() for code in codes}
         return [code for code in self._parents(dataset, region) if code in news]
-
-    def _related(self, parent: str, region: str) -> bool:
-        tree = self.config.tree
-        return (
-            tree.ancestor(parent, tree[region].level) == tree[region]
-            or tree.ancestor(region, tree[parent].level) == tree[parent]
-        )
 
     def rule(self, prefix: str, verdict: str, reason: str, actor: str) -> Correction:
         """Accept, reject or withdraw a correction. What is accepted is written at the authority's node at once; if that does not

@@ -11,7 +11,7 @@ def next_hop(tree: RegionTree, dataset: Dataset, at: str, goal: str) -> str | No
     if at == goal or at not in tree or goal not in tree:
         return None  # there, or one of them has left the table
     below = dataset.lower_of(tree[at].level)
-    if below is not None and tree.ancestor(goal, tree[at].level) == tree[at]:
+    if below is not None and tree.lies_in(goal, at):
         step = tree.ancestor(goal, below)
     else:
         above = dataset.upper_of(tree[at].level)

@@ -427,18 +427,11 @@ class LinkRun:
             word = "held" if held else "failed"
             self.services.links.record_run(connection, nothing, self.started, now, word, error=str(error))
 
-    def _show_returns(self, end: Connector, region: Region, changed: bool) -> None:
-        desk, shows = self.services.return_desk(self.dataset, region), end.capabilities.returns
-        items = desk.items()
-        if shows and (items or changed):
-            end.show_returns(desk.shown(items))
-        self.services.quarantine.told(items, shown=shows)
-
     def _notify(self, changed: bool, *, moved: bool) -> None:
         """Show the people at both ends what was handed back to them, their corrections and their receipts."""
         reached("notify.before")
         for end, region in ((self.ends.lower, self.link.lower), (self.ends.upper, self.link.upper)):
-            self._show_returns(end, region, changed)
+            self.services.return_desk(self.dataset, region).show(end, changed=changed)
             if end.capabilities.corrections and (self._corrections or changed):
                 shown = self._desk(region).shown()
                 if shown.num_rows or changed:

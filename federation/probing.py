@@ -39,11 +39,7 @@ def chosen(config: Config, system: str | None, region: str | None, dataset: str 
     found = [
         binding
         for binding in config.bindings(config.dataset(dataset).name if dataset else None)
-        if system in (None, binding.system)
-        and (
-            region is None
-            or config.tree.ancestor(binding.region.code, config.tree[region].level) == config.tree[region]
-        )
+        if system in (None, binding.system) and (region is None or config.tree.lies_in(binding.region.code, region))
     ]
     if not found:
         known = sorted({binding.system for binding in config.bindings()})

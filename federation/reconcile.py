@@ -84,13 +84,13 @@ def parents(federation: Federation, dataset: str, region: str | None = None) -> 
     wanted = tree[region]
     above = contract.upper_of(wanted.level) if wanted.level in contract.levels else None
     own = tree.ancestor(region, above) if above else None
-    return [p.code for p in found if p == own or tree.ancestor(p.code, wanted.level) == wanted]
+    return [p.code for p in found if p == own or tree.lies_in(p.code, region)]
 
 
 def children(federation: Federation, dataset: str, upper: str, region: str | None) -> list[str] | None:
     """The children of a parent that a comparison inside `region` is about; None: all."""
     tree = federation.config.tree
-    if region is None or tree.ancestor(upper, tree[region].level) == tree[region]:
+    if region is None or tree.lies_in(upper, region):
         return None
     return [region]
 

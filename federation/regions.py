@@ -189,6 +189,14 @@ class RegionTree:
             region = self.regions.get(region.parent) if region.parent else None
         return region
 
+    def lies_in(self, code: str, region: str) -> bool:
+        """Whether one region is another, or lies inside it. Raises DeclarationError if `region` is unknown."""
+        return self.ancestor(code, self[region].level) == self[region]
+
+    def related(self, one: str, other: str) -> bool:
+        """Whether one of two regions lies in the other, or they are the same."""
+        return self.lies_in(one, other) or self.lies_in(other, one)
+
     def below(self, code: str, level: str) -> list[Region]:
         """The regions at `level` inside `code`, in the order of their codes; levels between may be skipped."""
         frontier = [self[code]]

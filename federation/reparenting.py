@@ -127,14 +127,12 @@ def _withdraw(services: Services, link: Link, state: LinkState, agreed: pa.Table
     below, or the record never got further up. What its people had typed into fields of their own is carried to the new parent."""
     tree, dataset = services.config.tree, link.contract.dataset
     for step in _way(services, link, state.upper):
-        if tree.ancestor(link.lower.code, step.lower.level) == step.lower:
+        if tree.lies_in(link.lower.code, step.lower.code):
             return  # a common ancestor
         manifest = Manifest.parse(services.links.states([step.id])[step.id].baseline)
-        known = services.baselines.pick(
-            manifest, services.meanings(step.contract), agreed.column("key").combine_chunks()
-        )
-        place = step.contract.group_of(dataset.jurisdiction)
         keys = agreed.column("key").combine_chunks()
+        known = services.baselines.pick(manifest, services.meanings(step.contract), keys)
+        place = step.contract.group_of(dataset.jurisdiction)
         if place is None or place.direction != "ascending":
             keys = dropped.filter(pc.invert(pc.is_in(dropped, known.column("key").combine_chunks())))
         if len(keys):

@@ -78,7 +78,7 @@ def reach_lines(federation: Federation, dataset: str | None = None) -> list[Leve
 def samples(federation: Federation, dataset: str | None, links: int | None, window: int = 60) -> list[Sample]:
     """The metrics of one dataset or all, as the ledger stands. `links`: how many are named, None: all; `window`: minutes of runs."""
     config, services = federation.config, federation.services
-    names = [config.dataset(dataset).name] if dataset else list(config.datasets)
+    names = config.named(dataset)
     found = figures(services.ledger, services.contests, timedelta(minutes=window), services.now().date(), dataset)
     return measure(config, found, names, links=links)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from connectors.base import returns_schema
+from connectors.base import Connector, returns_schema
 from federation.canonical import key_table, schema
 from federation.config import Link
 from federation.contract import SHARED, Dataset
@@ -149,6 +149,13 @@ class ReturnDesk:
     def items(self) -> list[Item]:
         """What is to be told here: all that stands, and once what was shown and has ended since."""
         return self.quarantine.returned_to(self.dataset.name, self.region.code)
+
+    def show(self, connector: Connector, *, changed: bool) -> None:
+        """Tell the node's people what stands, where its system can. `changed`: also if that is nothing."""
+        items, shows = self.items(), connector.capabilities.returns
+        if shows and (items or changed):
+            connector.show_returns(self.shown(items))
+        self.quarantine.told(items, shown=shows)
 
     def shown(self, items: Sequence[Item]) -> pa.Table:
         """What `Connector.show_returns` takes."""

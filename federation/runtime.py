@@ -256,19 +256,16 @@ class Opener:
 
     def hosted_nodes(self) -> Iterator[HostedConnector]:
         """Every part of a node that the engine keeps or has left."""
-        for binding in self._config.bindings():
-            for part in ("all", "companion"):
-                connector = self._part(binding, _fields(binding), part)
-                if connector.live():
-                    yield connector
+        return (part for part in self._parts() if part.live())
 
     def kept_of(self, dataset: str) -> Iterator[HostedConnector]:
         """Every part that the engine keeps, or has left, of a dataset's nodes."""
+        return (part for part in self._parts(dataset) if part.made())
+
+    def _parts(self, dataset: str | None = None) -> Iterator[HostedConnector]:
         for binding in self._config.bindings(dataset):
             for part in ("all", "companion"):
-                connector = self._part(binding, _fields(binding), part)
-                if connector.made():
-                    yield connector
+                yield self._part(binding, _fields(binding), part)
 
     def _node(self, binding: Binding) -> Node:
         return node_of(binding, _fields(binding), resolve(binding.options, self._connection_uri))

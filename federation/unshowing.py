@@ -22,11 +22,7 @@ def show_anew(federation: Federation, dataset: str, regions: Sequence[str]) -> d
             continue
         try:
             with federation.node(dataset, code) as connector:
-                desk = services.return_desk(contract, region)
-                items, shows = desk.items(), connector.capabilities.returns
-                if shows:
-                    connector.show_returns(desk.shown(items))
-                services.quarantine.told(items, shown=shows)
+                services.return_desk(contract, region).show(connector, changed=True)
                 if connector.capabilities.corrections:
                     connector.show_corrections(services.desk(contract, region).shown())
         except FedsyncError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class Clock:
         return self.now
 
 
+def written(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write the files of a declaration, by their names below a folder; the folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
 class Small:
     """The federation and its people's hands: `put`, `drop` and `get` act on a node's own store."""
 
@@ -101,10 +111,7 @@ class Small:
         top = TOP.format(prefix=self.prefix, **captures)
         for level in ("city", "district", "street", "community"):
             top += f"  - {{system: {level}, level: {level}, datasets: {{resident: {{}}, visit: {{}}}}}}\n"
-        for name, text in {**files, "federation.yaml": top, **(changes or {})}.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        written(folder, {**files, "federation.yaml": top, **(changes or {})})
         self.clock = Clock()
         self.federation: Federation = open_federation(folder, clock=self.clock)
 

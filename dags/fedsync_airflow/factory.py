@@ -21,7 +21,7 @@ from federation.contract import Dataset
 from federation.pools import pool_of
 from fedsync_airflow import alerts, stats, tasks
 from fedsync_airflow.docs import hop_doc, release_doc, replay_doc, sweep_doc
-from fedsync_airflow.names import arrivals, hop_dag_id, hop_title
+from fedsync_airflow.names import arrivals, hop_dag_id, hop_title, title
 from fedsync_airflow.operations import operation_dags
 from fedsync_airflow.quality import quality_dag
 from fedsync_airflow.reconcile import reconcile_dag
@@ -158,7 +158,7 @@ def sweep_dag(config: Config, dataset: Dataset) -> DAG:
     """Looks for changed nodes on the dataset's schedule and wakes the hop of each link that may have news at either end."""
     with DAG(
         f"{dataset.name}__sweep",
-        dag_display_name=f"{dataset.label} 巡查",
+        dag_display_name=title(dataset, "sweep"),
         description=f"{dataset.name}: which nodes hold news?",
         doc_md=sweep_doc(dataset),
         schedule=CronTriggerTimetable(dataset.schedule, timezone=config.spec.timezone),

@@ -33,6 +33,15 @@ def hop_title(dataset: Dataset, upper: str, lower: str) -> str:
     return f"{dataset.label} {LEVEL_ZH[upper]}↔{LEVEL_ZH[lower]}"
 
 
+TITLES = {"sweep": "巡查", "uploads": "文件到达", "quality": "质量报告", "reconcile": "核对"}
+"""What the last word of a dataset's other DAGs, `<dataset>__<word>`, is called."""
+
+
+def title(dataset: Dataset, word: str) -> str:
+    """What people see: `居民 巡查`."""
+    return f"{dataset.label} {TITLES[word]}"
+
+
 def arrivals(dataset: Dataset, level: str, direction: str) -> Asset:
     """News that arrived at a level, `from_above` or `from_below`. Partition: the code of the region that it arrived at."""
     name = f"{dataset.name}__{level}__{direction}"

@@ -11,8 +11,7 @@ from federation.config import Config
 from fedsync_airflow import operation_tasks
 from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs_operations import backfill_doc, erase_doc, pause_doc
-
-REGION = "^[0-9]{12}$"
+from fedsync_airflow.forms import REGION
 
 
 def operation_dags(config: Config, defaults: dict[str, Any]) -> Iterator[DAG]:

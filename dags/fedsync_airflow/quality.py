@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, CronTriggerTimetable, task
 
 from federation.config import Config
 from federation.contract import Dataset
 from fedsync_airflow import quality_tasks
 from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import quality_doc
+from fedsync_airflow.forms import regions
+from fedsync_airflow.names import title
 
 
 def quality_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> DAG:
     """Examines every node of a dataset on the federation's schedule, or some of them by hand."""
     with DAG(
         f"{dataset.name}__quality",
-        dag_display_name=f"{dataset.label} 质量报告",
+        dag_display_name=title(dataset, "quality"),
         description=f"{dataset.name}: Great Expectations over each node's whole data",
         doc_md=quality_doc(dataset, config.spec.quality.schedule),
         schedule=CronTriggerTimetable(
@@ -31,12 +33,8 @@ def quality_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
         is_paused_upon_creation=False,
         **callbacks(config, ends=True),
         params={
-            "regions": Param(
-                [],
-                type="array",
-                items={"type": "string", "pattern": "^[0-9]{12}$"},
-                title="区划 / regions",
-                description="只检查这些区划及其下级，每行一个代码；留空为全部 / only these regions and those inside them, one code a line; empty: all",
+            "regions": regions(
+                "只检查这些区划及其下级，每行一个代码；留空为全部 / only these regions and those inside them, one code a line; empty: all",
             )
         },
     ) as dag:

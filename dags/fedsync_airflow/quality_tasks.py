@@ -9,13 +9,12 @@ from typing import TypedDict
 
 from federation.errors import FedsyncError, GateError
 from fedsync_airflow.retry import worst
+from fedsync_airflow.shares import batches, label
 from fedsync_airflow.tasks import opened
 
 log = logging.getLogger("fedsync")
 BATCH = 64
 """Nodes per mapped task: Great Expectations takes longer to import than to judge a community."""
-MOST = 1000
-"""Mapped tasks at most: Airflow refuses more than 1 024."""
 
 
 class Share(TypedDict):
@@ -34,15 +33,9 @@ def plan(dataset: str, within: Sequence[str]) -> list[Share]:
         codes = regions_of(federation, dataset, within)
         begun = federation.services.ledger.clock().isoformat()
         names = {code: federation.config.tree[code].name for code in codes}
-    size = max(BATCH, -(-len(codes) // MOST))
-    batches = [codes[start : start + size] for start in range(0, len(codes), size)]
     return [
-        Share(
-            regions=batch,
-            begun=begun,
-            label="、".join(names[code] for code in batch[:4]) + ("…" if len(batch) > 4 else ""),
-        )
-        for batch in batches
+        Share(regions=list(batch), begun=begun, label=label([names[code] for code in batch]))
+        for batch in batches(codes, BATCH)
     ]
 
 

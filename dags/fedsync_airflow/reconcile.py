@@ -11,6 +11,8 @@ from federation.contract import Dataset
 from fedsync_airflow import reconcile_tasks
 from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import reconcile_doc
+from fedsync_airflow.forms import regions
+from fedsync_airflow.names import title
 
 
 def reconcile_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> DAG:
@@ -18,7 +20,7 @@ def reconcile_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) ->
     cron = dataset.reconcile
     with DAG(
         f"{dataset.name}__reconcile",
-        dag_display_name=f"{dataset.label} 核对",
+        dag_display_name=title(dataset, "reconcile"),
         description=f"{dataset.name}: do both ends of each link hold the same?",
         doc_md=reconcile_doc(dataset),
         schedule=CronTriggerTimetable(cron, timezone=config.spec.timezone, run_immediately=False) if cron else None,
@@ -29,12 +31,8 @@ def reconcile_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) ->
         is_paused_upon_creation=False,
         **callbacks(config, ends=True),
         params={
-            "regions": Param(
-                [],
-                type="array",
-                items={"type": "string", "pattern": "^[0-9]{12}$"},
-                title="区划 / regions",
-                description="只核对这些区划内的链路及其与上级的链路，每行一个代码；留空为全部 / only links inside these regions and the one above each, one code a line; empty: all",
+            "regions": regions(
+                "只核对这些区划内的链路及其与上级的链路，每行一个代码；留空为全部 / only links inside these regions and the one above each, one code a line; empty: all",
             ),
             "dry_run": Param(
                 False,

@@ -8,13 +8,12 @@ from typing import TypedDict
 
 from federation.errors import FedsyncError, LinkHeld
 from fedsync_airflow.retry import worst
+from fedsync_airflow.shares import batches, label
 from fedsync_airflow.tasks import opened
 
 log = logging.getLogger("fedsync")
 BATCH = 8
 """Parents per mapped task, each with all its children."""
-MOST = 1000
-"""Mapped tasks at most: Airflow refuses more than 1 024."""
 
 
 class Share(TypedDict):
@@ -34,16 +33,13 @@ def plan(dataset: str, regions: Sequence[str]) -> list[Share]:
         for region in regions or [None]:
             wanted |= dict.fromkeys((parent, region) for parent in parents(federation, dataset, region))
         names = {parent: federation.config.tree[parent].name for parent, _ in wanted}
-    pairs = list(wanted)
-    size = max(BATCH, -(-len(pairs) // MOST))
-    batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     return [
         Share(
             parents=[parent for parent, _ in batch],
             within=[region for _, region in batch],
-            label="、".join(names[parent] for parent, _ in batch[:4]) + ("…" if len(batch) > 4 else ""),
+            label=label([names[parent] for parent, _ in batch]),
         )
-        for batch in batches
+        for batch in batches(list(wanted), BATCH)
     ]
 
 

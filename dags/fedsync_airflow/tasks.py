@@ -15,6 +15,7 @@ from federation.errors import DeclarationError, FedsyncError
 from fedsync_airflow import lineage, stats
 from fedsync_airflow.names import declaration
 from fedsync_airflow.retry import worst
+from fedsync_airflow.shares import batches, label
 
 if TYPE_CHECKING:
     from federation.federation import Federation
@@ -105,16 +106,15 @@ def collect(dataset: str, upper: str) -> list[Work]:
     }
     told = f"读取 read {upper}: {read['rows']} 条 rows, {read['unreadable']} 无法读取 unreadable, {read['outside']} 属地之外 outside its jurisdiction"
     runlog.write(log, runlog.Line(logging.INFO, told, {"dataset": dataset, "upper": upper, **read}))
-    batches = [children[start : start + BATCH] for start in range(0, len(children), BATCH)]
     return [
         Work(
             folder=folder,
             upper=upper,
             number=number,
             lowers=[child.code for child in batch],
-            label="、".join(child.name for child in batch[:4]) + ("…" if len(batch) > 4 else ""),
+            label=label([child.name for child in batch]),
         )
-        for number, batch in enumerate(batches)
+        for number, batch in enumerate(batches(children, BATCH))
     ]
 
 

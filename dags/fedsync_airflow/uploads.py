@@ -16,7 +16,7 @@ from federation.uploads import watched_levels
 from fedsync_airflow import tasks
 from fedsync_airflow.alerts import callbacks
 from fedsync_airflow.docs import uploads_doc
-from fedsync_airflow.names import arrivals, declaration
+from fedsync_airflow.names import arrivals, declaration, title
 from fedsync_airflow.waking import wake
 
 
@@ -32,7 +32,7 @@ def uploads_dag(config: Config, dataset: Dataset, defaults: dict[str, Any]) -> D
     )
     with DAG(
         name,
-        dag_display_name=f"{dataset.label} 文件到达",
+        dag_display_name=title(dataset, "uploads"),
         description=f"{dataset.name}: somebody saved a file",
         doc_md=uploads_doc(dataset),
         schedule=[saved],

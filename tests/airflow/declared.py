@@ -10,7 +10,7 @@ import pyarrow as pa
 from connectors.base import Batch, no_keys
 from federation.federation import Federation
 from federation.runtime import open_federation
-from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, VISIT
+from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, VISIT, written
 
 NEVER = 'schedule: "0 0 29 2 *"\n'
 ORDER = """
@@ -39,10 +39,7 @@ def declare(folder: Path, **more: str) -> Path:
         "expectations/resident.json": SUITE,
         **more,
     }
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    written(folder, files)
     return folder / "federation.yaml"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedsync_airflow import quality_tasks
+from fedsync_airflow import quality_tasks, shares
 
 from connectors.hosted import HostedConnector
 from federation.errors import AccessDenied, GateError, Transient
@@ -43,7 +43,7 @@ def test_however_many_nodes_there_are_the_batches_are_no_more_than_airflow_maps(
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality_tasks, "BATCH", 1)
-    monkeypatch.setattr(quality_tasks, "MOST", 4)
+    monkeypatch.setattr(shares, "MOST", 4)
     assert [len(one["regions"]) for one in quality_tasks.plan("resident", [])] == [3, 3, 3, 2]
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from fedsync_airflow import reconcile_tasks
+from fedsync_airflow import reconcile_tasks, shares
 
 from connectors.hosted import HostedConnector
 from federation.errors import AccessDenied, FedsyncError, LinkHeld, Transient
@@ -38,7 +38,7 @@ def test_however_many_parents_there_are_the_batches_are_no_more_than_airflow_map
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile_tasks, "BATCH", 1)
-    monkeypatch.setattr(reconcile_tasks, "MOST", 4)
+    monkeypatch.setattr(shares, "MOST", 4)
     assert [len(one["parents"]) for one in reconcile_tasks.plan("resident", [])] == [2, 2, 2]
 
 

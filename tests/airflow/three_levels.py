@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from federation.federation import Federation
 from federation.runtime import open_federation
-from tests.federations import CITY, EAST, EAST_1, EAST_2, REGIONS, WEST, WEST_1
+from tests.federations import CITY, EAST, EAST_1, EAST_2, REGIONS, WEST, WEST_1, written
 
 STREETS = (EAST_1, EAST_2, WEST_1)
 RESIDENT = """
@@ -67,9 +67,7 @@ class ThreeLevels:
         top = TOP.replace("STORAGE", storage).replace("FOLDER", str(folder / "systems"))
         for name, code in (("CITY", CITY), ("EAST", EAST), ("WEST", WEST)):
             top = top.replace(f'"{name}"', f'"{code}"')
-        for name, text in {"regions.csv": REGIONS, "datasets/resident.yaml": RESIDENT, "federation.yaml": top}.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+        written(folder, {"regions.csv": REGIONS, "datasets/resident.yaml": RESIDENT, "federation.yaml": top})
         (folder / "systems").mkdir()
         self.declaration = folder / "federation.yaml"
         self.execute(f"CREATE ROLE {self.west} LOGIN PASSWORD 'west'")

@@ -24,6 +24,7 @@ from federation.errors import FedsyncError
 from federation.federation import Federation
 from federation.runtime import open_federation
 from tests.faults.proxy import Proxy
+from tests.federations import written
 from tests.servers import mysql_connection, mysql_database, mysql_url, postgres_schema, postgres_url
 
 STREET, COMMUNITY = "110101001000", "110101001001"
@@ -220,9 +221,7 @@ class Pair:
             ],
         }
         files = {"regions.csv": REGIONS, "datasets/people.yaml": PEOPLE, "federation.yaml": yaml.safe_dump(declared)}
-        for name, text in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+        written(folder, files)
         self.federation: Federation = open_federation(folder)
 
     def sync(self) -> FedsyncError | None:

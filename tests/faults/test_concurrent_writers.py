@@ -28,6 +28,7 @@ import pytest
 from connectors.sql_log import LogCapture
 from federation.federation import Federation
 from federation.runtime import open_federation
+from tests.federations import written
 from tests.servers import mysql_connection, mysql_database, mysql_url, postgres_schema, postgres_url
 
 TRANSACTIONS = int(os.environ.get("FEDSYNC_TRANSACTIONS") or 1_000)
@@ -208,9 +209,7 @@ def declared(folder: Path, server: Server, capture: str) -> Federation:
     text = DECLARATION.format(url=server.url, schema=server.schema, above=above, below=below)
     text = text.replace('table: 登记 "表"', "table: '登记 \"表\"'")
     files = {"regions.csv": REGIONS, "datasets/record.yaml": RECORD, "federation.yaml": text}
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(content, encoding="utf-8")
+    written(folder, files)
     return open_federation(folder)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from federation.config import Config, load
 from federation.errors import DeclarationError
+from tests.federations import written
 
 REGIONS = """code,name,level,parent
 110000000000,北京市,city,
@@ -52,12 +53,7 @@ def declare(folder: Path, **files: str | None) -> Path:
     """Write the declaration; `top`, `regions` and `resident` replace a file, None leaves it out."""
     names = {"top": "federation.yaml", "regions": "regions.csv", "resident": "datasets/resident.yaml"}
     texts: dict[str, str | None] = {**FILES, **{names[word]: text for word, text in files.items()}}
-    for name, text in texts.items():
-        if text is not None:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return folder
+    return written(folder, {name: text for name, text in texts.items() if text is not None})
 
 
 def changed(text: str, old: str, new: str) -> str:

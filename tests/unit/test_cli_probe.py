@@ -16,7 +16,7 @@ from connectors.findings import Finding
 from connectors.memory import MemoryConnector
 from federation.cli import app
 from federation.probing import AT_ONCE, chosen, probe_nodes
-from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small
+from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small, written
 
 TOP = """
 name: probed
@@ -41,10 +41,7 @@ def folder(tmp_path: Path) -> Path:
         "expectations/resident.json": SUITE,
         "federation.yaml": TOP.replace("FOLDER", str(tmp_path)),
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
+    return written(tmp_path, files)
 
 
 def run(folder: Path, *words: str) -> Result:

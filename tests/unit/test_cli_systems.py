@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from federation.cli import app
-from tests.federations import CITY, E11, EAST, REGIONS, RESIDENT, WEST
+from tests.federations import CITY, E11, EAST, REGIONS, RESIDENT, WEST, written
 
 run = CliRunner()
 TOP = """
@@ -36,10 +36,7 @@ def unprepared(tmp_path: Path) -> Path:
         "datasets/resident.yaml": RESIDENT.replace("suite: resident.json\n", ""),
         "federation.yaml": TOP.format(folder=tmp_path),
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
+    return written(tmp_path, files)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from connectors.rest_auth_options import WORDS
 from connectors.rest_options import RestOptions
 from federation.runtime import check
 from tests.documented import PAGE, snippets
-from tests.federations import REGIONS, RESIDENT
+from tests.federations import REGIONS, RESIDENT, written
 
 TEXT = PAGE.read_text(encoding="utf-8")
 FRAGMENTS = [text for text in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if not text.startswith("systems:")]
@@ -28,10 +28,7 @@ def declared(folder: Path, text: str) -> Path:
         "regions.csv": REGIONS,
         "datasets/resident.yaml": RESIDENT.replace("suite: resident.json\n", ""),
     }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(content, encoding="utf-8")
-    return folder
+    return written(folder, files)
 
 
 @pytest.mark.parametrize("text", snippets(), ids=["JSON:API", "platform", "OData"])

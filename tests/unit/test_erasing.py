@@ -27,7 +27,7 @@ from federation.ledger.erasures import ERASED, without_key
 from federation.ledger.schema import metadata
 from federation.pausing import pause_of
 from federation.runtime import open_eraser, open_federation
-from tests.federations import CITY, E11, E12, E21, EAST, EAST_1, REGIONS, RESIDENT, SUITE, VISIT, W11, Small
+from tests.federations import CITY, E11, E12, E21, EAST, EAST_1, REGIONS, RESIDENT, SUITE, VISIT, W11, Small, written
 from tests.servers import postgres_schema, postgres_url
 
 VALUES = ("欧阳震华", "欧阳正华", "110101197001010077", "13712345678", "137123", "13787654321")
@@ -264,10 +264,7 @@ def real(tmp_path: Path) -> Iterator[tuple[Path, str]]:
             "datasets/visit.yaml": VISIT,
             "expectations/resident.json": SUITE,
         }
-        for name, text in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        written(tmp_path, files)
         yield tmp_path, schema
 
 

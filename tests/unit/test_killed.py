@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from federation.failpoints import ENVIRONMENT
-from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE
+from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, written
 
 SYSTEMS = """
 name: killed
@@ -35,9 +35,7 @@ def folder(tmp_path: Path) -> Path:
         "expectations/resident.json": SUITE,
         "federation.yaml": SYSTEMS.replace("FOLDER", str(tmp_path)) + nodes,
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    written(tmp_path, files)
     assert sync(tmp_path) == 0
     execute(
         tmp_path,

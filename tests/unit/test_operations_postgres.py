@@ -13,7 +13,21 @@ from psycopg import sql
 from federation.federation import Federation
 from federation.pausing import pause_of
 from federation.runtime import open_federation
-from tests.federations import CITY, E11, E12, EAST, EAST_1, EAST_2, REGIONS, RESIDENT, SUITE, VISIT, WEST, WEST_1
+from tests.federations import (
+    CITY,
+    E11,
+    E12,
+    EAST,
+    EAST_1,
+    EAST_2,
+    REGIONS,
+    RESIDENT,
+    SUITE,
+    VISIT,
+    WEST,
+    WEST_1,
+    written,
+)
 from tests.servers import postgres_schema, postgres_url
 
 TOP = """
@@ -41,10 +55,7 @@ class Tables:
             "datasets/visit.yaml": VISIT,
             "expectations/resident.json": SUITE,
         }
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        written(folder, files)
         self.federation: Federation = open_federation(folder)
 
     def run(self, statement: str, region: str, *given: Any) -> list[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from federation.cli import app
 from federation.config import Config, load
 from federation.pools import pool_of
-from tests.federations import E11, REGIONS, RESIDENT, VISIT
+from tests.federations import E11, REGIONS, RESIDENT, VISIT, written
 
 TOP = f"""
 name: pools
@@ -32,9 +32,7 @@ nodes:
 @pytest.fixture
 def declared(tmp_path: Path) -> Config:
     files = {"federation.yaml": TOP, "regions.csv": REGIONS, "datasets/visit.yaml": VISIT}
-    for name, text in {**files, "datasets/resident.yaml": RESIDENT.replace("suite: resident.json\n", "")}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    written(tmp_path, {**files, "datasets/resident.yaml": RESIDENT.replace("suite: resident.json\n", "")})
     return load(tmp_path)
 
 

@@ -17,7 +17,7 @@ from federation.config import load
 from federation.federation import Federation
 from federation.runtime import open_federation, watched
 from federation.uploads import FILE_CONNECTORS, Watcher, news_at
-from tests.federations import CITY, E11, E12, EAST, EAST_1, REGIONS, RESIDENT, SUITE
+from tests.federations import CITY, E11, E12, EAST, EAST_1, REGIONS, RESIDENT, SUITE, written
 
 TOP = f"""
 name: small
@@ -40,10 +40,7 @@ def aged(path: Path) -> Path:
 @pytest.fixture
 def declared(tmp_path: Path) -> Path:
     files = {"federation.yaml": TOP, "regions.csv": REGIONS, "datasets/resident.yaml": RESIDENT}
-    for name, text in {**files, "expectations/resident.json": SUITE}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
+    return written(tmp_path, {**files, "expectations/resident.json": SUITE})
 
 
 @pytest.fixture
