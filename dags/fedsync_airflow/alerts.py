@@ -7,7 +7,6 @@ hears of one thing twice. Without channels in the declaration, no DAG has a call
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -17,9 +16,12 @@ from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 from federation.config import Config, load
 from federation.contract import Dataset
 from federation.errors import FedsyncError
-from fedsync_airflow.names import declaration, hop_dag_id, hop_title
+from fedsync_airflow.names import TITLES, declaration, hop_dag_id, hop_title, title
 
 log = logging.getLogger("fedsync")
+
+_ENDING = frozenset({"sweep", "quality", "reconcile"})
+"""A dataset's DAGs whose later runs tell that a failure is over, though they are for no region."""
 
 
 def callbacks(config: Config, dataset: Dataset | None = None, *, ends: bool = False) -> dict[str, Any]:
@@ -131,15 +133,10 @@ def _alarm(config: Config, kind: str, dag_id: str, key: str | None, held: int, f
     if failed or held:
         said = said[0] + counts[0], said[1] + counts[1]
     todo = f"fedsync status --dataset {dataset.name}" if dataset is not None else ""
-    watched = dataset is not None and (key is not None or dag_id in _ending(dataset))
+    watched = dataset is not None and (key is not None or dag_id.rpartition("__")[2] in _ENDING)
     return Alarm(
         subject(kind, dag_id, key), kind, dataset.name if dataset else None, zh, en, *said, todo, lasting=watched
     )
-
-
-def _ending(dataset: Dataset) -> Collection[str]:
-    """DAGs whose later runs tell that a failure is over, though they are for no region."""
-    return f"{dataset.name}__sweep", f"{dataset.name}__quality"
 
 
 def title_of(config: Config, dag_id: str, key: str | None) -> tuple[str, str]:
@@ -147,8 +144,7 @@ def title_of(config: Config, dag_id: str, key: str | None) -> tuple[str, str]:
     name = config.tree[key].name if key and key in config.tree else (key or "")
     for dataset in config.datasets.values():
         titles = {hop_dag_id(dataset, *hop): hop_title(dataset, *hop) for hop in dataset.hops}
-        others = {"sweep": "巡查", "quality": "质量报告", "uploads": "文件到达"}
-        titles |= {f"{dataset.name}__{word}": f"{dataset.label} {zh}" for word, zh in others.items()}
+        titles |= {f"{dataset.name}__{word}": title(dataset, word) for word in TITLES}
         if dag_id in titles:
             return f"{titles[dag_id]} {name}".strip(), f"{dag_id} {name}".strip()
     return f"{dag_id} {name}".strip(), f"{dag_id} {name}".strip()

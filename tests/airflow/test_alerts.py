@@ -118,19 +118,21 @@ def test_a_missed_deadline_is_told_and_over_once_the_links_settled(hands: Hands,
     assert told(server)[1:] == [("clear", [f"deadline:resident__district_street/{EAST}"])]
 
 
-def test_a_sweep_that_failed_is_over_with_the_next_one_and_a_quality_report_with_its_next_success(
-    hands: Hands, server: Scripted
+@pytest.mark.parametrize(("way", "title"), [("quality", "质量报告"), ("reconcile", "核对")])
+def test_a_sweep_that_failed_is_over_with_the_next_one_and_any_other_run_with_its_next_success(
+    hands: Hands, server: Scripted, way: str, title: str
 ) -> None:
     alerts.run_failed(context("resident__sweep"))
-    alerts.run_failed(context("resident__quality"))
+    alerts.run_failed(context(f"resident__{way}"))
     alerts.watch("resident")
-    alerts.run_succeeded(context("resident__quality"))
+    alerts.run_succeeded(context(f"resident__{way}"))
     assert told(server) == [
         ("alarm", ["run:resident__sweep/-"]),
-        ("alarm", ["run:resident__quality/-"]),
+        ("alarm", [f"run:resident__{way}/-"]),
         ("clear", ["run:resident__sweep/-"]),
-        ("clear", ["run:resident__quality/-"]),
+        ("clear", [f"run:resident__{way}/-"]),
     ]
+    assert title in server.asked[1].body["alerts"][0]["title_zh"]
 
 
 def test_a_failure_of_a_run_by_hand_is_told_and_does_not_stand(hands: Hands, server: Scripted) -> None:
