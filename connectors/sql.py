@@ -226,6 +226,8 @@ class SqlConnector(Connector):
                 before = None if self._log is None else self._log.begin(connection)
                 alone = self._log is None and self._alone(connection, batch)
                 target = self._target(connection)
+                if self._log is not None:
+                    target = replace(target, loading=self._log.log.loading)
                 if batch.expected is not None:
                     refuse_moved(self.node, batch.expected, self._locked(connection, target, batch.expected.keys))
                     target = replace(target, checked=True)

@@ -147,10 +147,12 @@ class LogCapture:
         return self._increment(connection, standing, cursor, sweep)
 
     def _covers(self, connection: Connection, standing: Standing, cursor: Cursor) -> bool:
-        """Whether the lines after the cursor are all that happened since."""
+        """Whether the lines after the cursor tell of all that happened since."""
         if standing.empty or cursor.epoch != standing.epoch or not self.log.reaches(cursor.position, standing):
             return False
-        return cursor.anchor is None or self.log.remembers(connection, cursor.anchor)
+        if cursor.anchor is not None and not self.log.remembers(connection, cursor.anchor):
+            return False
+        return not self.log.loaded(connection, cursor.position)
 
     def _increment(
         self, connection: Connection, standing: Standing, cursor: Cursor, sweep: bool
@@ -195,7 +197,8 @@ class LogCapture:
                 values = values.cast(typed.schema.field(name).type)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 return False
-            if not pc.all(pc.is_in(values, typed.column(name).combine_chunks())).as_py():
+            kept = typed.column(name)
+            if not values.equals(kept) and not pc.all(pc.is_in(values, kept.combine_chunks())).as_py():
                 return False
         return True
 

@@ -22,7 +22,8 @@ There is no sequence: `lastval()` in those programs must not change its meaning.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 from connectors.sql_log_postgres_snapshot import Snapshot
-from connectors.sql_log_postgres_triggers import MARK, Triggers
+from connectors.sql_log_postgres_triggers import LOADING, MARK, Triggers
 from connectors.sql_log_table import AT_ONCE, STATE, TRIGGERS, ChangeTable, Standing, run
 from federation.contract import FieldSpec
 from federation.errors import Permanent
@@ -86,6 +87,11 @@ SELECT a.attname, format_type(a.atttypid, -1) AS kind, y.typcategory = 'D' AS is
 FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
 WHERE a.attrelid = to_regclass(:table) AND a.attnum > 0 AND a.attname = ANY(:columns)
 """)
+_FUNCTION = text(
+    "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    "WHERE n.nspname = :place AND p.proname = :name AND position(:mark IN p.prosrc) > 0"
+)
+"""Whether there is a function of that name with this mark in it."""
 _KINDS = {
     "v": ("a view", "视图"),
     "m": ("a materialised view", "物化视图"),
@@ -200,12 +206,8 @@ class PostgresChanges(ChangeTable):
         )
         given = {"place": place, "name": self.name, "state": self.state}
         self._refuse_strangers(dict(map(tuple, connection.execute(columns, given))))
-        function = text(
-            "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE n.nspname = :place AND p.proname = :name AND position(:mark IN p.prosrc) > 0"
-        )
         connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT}'"))
-        if connection.execute(function, {**given, "mark": MARK}).scalar_one():
+        if connection.execute(_FUNCTION, {**given, "mark": MARK}).scalar_one():
             # with its triggers: dropping these by name is the table's owner's right alone
             run(connection, f"DROP FUNCTION {self._full(self.name)}() CASCADE")
         run(connection, f"DROP TABLE IF EXISTS {self._full(self.name)}, {self._full(self.state)}")
@@ -275,6 +277,11 @@ class PostgresChanges(ChangeTable):
         )
         return connection.execute(same.limit(1)).first() is not None
 
+    def loaded(self, connection: Connection, position: str) -> bool:
+        marked = self.marked
+        found = select(literal(1)).where(self.since(marked, position), marked.c.log_op == "L").limit(1)
+        return connection.execute(found).first() is not None
+
     def changed_keys(self, connection: Connection, data: Table, position: str) -> pa.Table:
         """With the texts as they are kept, in `_text<n>`."""
         lines = self._texts()
@@ -322,6 +329,17 @@ class PostgresChanges(ChangeTable):
         return Table(self.name, MetaData(schema=self.schema), *columns)
 
     # --- our own writes
+
+    @contextmanager
+    def loading(self, connection: Connection) -> Iterator[bool]:
+        """A function that was made by an older version, or that runs once per row, notes each row."""
+        given = {"place": self.schema, "name": self.name, "mark": LOADING}
+        one_line = bool(connection.execute(_FUNCTION, given).scalar_one())
+        if one_line:
+            connection.execute(select(func.set_config(LOADING, self._full(self.name), true())))
+        yield one_line
+        if one_line:
+            connection.execute(select(func.set_config(LOADING, "", true())))
 
     def ours(
         self, connection: Connection, data: Table, before: Standing | None, token: str, touched: int

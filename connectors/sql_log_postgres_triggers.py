@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 MARK = "-- fedsync: 变更日志 / change log"
 """By which the function is known to be ours."""
+LOADING = "fedsync.loading"
+"""The setting of a transaction in which what it inserts is one line (L) in the change table that it names."""
 _SEEN = {
     "INSERT": "NEW TABLE AS fresh",
     "UPDATE": "OLD TABLE AS stale NEW TABLE AS fresh",
@@ -54,8 +56,11 @@ class Triggers:
     def _tables(self) -> str:
         """From transition tables. The UNION leaves one line of an update that does not change the key."""
         line = f"INSERT INTO {self.log} (log_op, {', '.join(self.kept)})"
+        name = self.log.replace("'", "''")
         return (
-            f"  IF TG_OP = 'INSERT' THEN {line} SELECT 'I', {self._texts('fresh')} FROM fresh;\n"
+            f"  IF TG_OP = 'INSERT' AND current_setting('{LOADING}', true) = '{name}' THEN\n"
+            f"    INSERT INTO {self.log} (log_op) VALUES ('L');\n"
+            f"  ELSIF TG_OP = 'INSERT' THEN {line} SELECT 'I', {self._texts('fresh')} FROM fresh;\n"
             f"  ELSIF TG_OP = 'UPDATE' THEN {line} SELECT 'U', {self._texts('fresh')} FROM fresh"
             f" UNION SELECT 'U', {self._texts('stale')} FROM stale;\n"
             f"  ELSE {line} SELECT 'D', {self._texts('stale')} FROM stale;\n  END IF;\n"

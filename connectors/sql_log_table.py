@@ -1,7 +1,8 @@
 """The change table of log capture: what its triggers write, where a reader stands in it, and what each database must know how to do.
 
 CHANGE TABLE  one line for each change of a row: its key, the operation (I, U, D), when, and what tells the reader what he has seen.
-              A change of the key itself is two lines, for the old key and the new one.
+              A change of the key itself is two lines, for the old key and the new one. One line without a key (L) may stand for all rows
+              that a bulk load brought into an empty table: whoever finds it reads everything, which he would have to anyway.
 STATE         one line beside it, in `<change table>_state`: the table's `epoch` and what was purged.
 EPOCH         the life of a change table, with whatever else makes its positions comparable. Another epoch: read everything.
 POSITION      how far a reader got. What is committed later, however long ago it was written, lies after it (each database says why).
@@ -17,7 +18,8 @@ import hashlib
 import json
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -134,6 +136,10 @@ class ChangeTable(ABC):
     def remembers(self, connection: Connection, anchor: str) -> bool:
         """Whether the line is still there, and still the same."""
 
+    def loaded(self, connection: Connection, position: str) -> bool:
+        """Whether one of the lines after a position stands for a whole load (L)."""
+        return False
+
     def changed_keys(self, connection: Connection, data: Table, position: str) -> pa.Table:
         """The keys on the lines after a position, each once, raw and named after fields."""
         columns = {field: data.c[self.node.column(field)] for field in self.keys}
@@ -160,12 +166,17 @@ class ChangeTable(ABC):
         """Where it stands before our own write, where `ours` needs to know."""
         return None
 
+    @contextmanager
+    def loading(self, connection: Connection) -> Iterator[bool]:
+        """While we load rows into the empty data table: whether each statement that inserts there is one line (L), not one for each row."""
+        yield False
+
     @abstractmethod
     def ours(
         self, connection: Connection, data: Table, before: Standing | None, token: str, touched: int
     ) -> Standing | None:
         """Where it stands after our own write, in its transaction; None unless nobody else wrote since `token`, nor can any
-        other change hide behind ours. `touched`: how many rows we inserted, updated or deleted.
+        other change hide behind ours. `touched`: how many rows we updated, deleted or inserted, a load that is one line as 1.
         """
 
     # --- keeping it small

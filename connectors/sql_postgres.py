@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from sqlalchemy import (
     URL,
@@ -43,7 +44,9 @@ from federation.contract import FieldSpec
 
 CHUNK = 32 * 1024 * 1024
 """Bytes of CSV that are parsed at once, while the next ones come in."""
-ROWS_AT_ONCE = 100_000
+BLOCK = 4 * 1024 * 1024
+"""Bytes of it that one thread parses at once."""
+ROWS_AT_ONCE = 50_000
 _MARK = b"\xef\xbb\xbf"
 _CREATING = 0x66656473
 """The advisory lock under which tables are created."""
@@ -115,28 +118,55 @@ class Postgres(Database):
         kinds = {name: read_type(specs[name], column.type) for name, column in columns.items()}
         with _cursor(connection) as cursor, ThreadPoolExecutor(1) as parser:
             parts: list[Future[pa.Table]] = []
-            held = io.BytesIO()
+            held, rows, more = io.BytesIO(), 0, True
             asked = f"COPY ({compiled}) TO STDOUT (FORMAT csv)"
             given = {name: _quoted(value) for name, value in compiled.params.items()}
             with cursor.copy(asked if given else single(asked), given or None) as copy:
-                while drain(copy, held.write):
+                while more:
+                    arrived, more = drain(copy, held.write)
+                    rows += arrived
                     if held.tell() >= CHUNK:
-                        parts.append(parser.submit(_parsed, held, kinds))
-                        held = io.BytesIO()
-            if held.tell() or not parts:
-                parts.append(parser.submit(_parsed, held, kinds))
+                        parts.append(parser.submit(_parsed, held, rows, kinds))
+                        held, rows = io.BytesIO(), 0
+            if rows or not parts:
+                parts.append(parser.submit(_parsed, held, rows, kinds))
         return joined([part.result() for part in parts])
 
     def load(self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str) -> None:
+        self._copy(connection, table, columns, rows.num_rows, rows.slice, timezone)
+
+    def fill(
+        self, connection: Connection, table: Table, columns: Columns, rows: pa.Table, timezone: str, keys: Sequence[str]
+    ) -> None:
+        """Put in order piece by piece, while the server takes the last one."""
+        places = pc.sort_indices(rows, [(name, "ascending") for name in keys])
+        whole = rows.combine_chunks()  # picking from many chunks is slow; one is not copied
+
+        def part(start: int, count: int) -> pa.Table:
+            return whole.take(places.slice(start, count))
+
+        self._copy(connection, table, columns, rows.num_rows, part, timezone)
+
+    def _copy(
+        self,
+        connection: Connection,
+        table: Table,
+        columns: Columns,
+        count: int,
+        part: Callable[[int, int], pa.Table],
+        timezone: str,
+    ) -> None:
+        """Load so many rows. `part`: the rows from a place on, at most so many."""
         quote = connection.dialect.identifier_preparer
         listed = ", ".join(quote.quote(column.name) for column in columns.values())
         into = single(f"{quote.format_table(table)} ({listed})")
-        suited = pa.table({name: _suited(rows.column(name), column, timezone) for name, column in columns.items()})
         options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
 
         def encoded(start: int) -> memoryview:
+            rows = part(start, ROWS_AT_ONCE)
+            suited = {name: _suited(rows.column(name), column, timezone) for name, column in columns.items()}
             written = io.BytesIO()
-            pa_csv.write_csv(suited.slice(start, ROWS_AT_ONCE), written, options)
+            pa_csv.write_csv(pa.table(suited), written, options)
             return written.getbuffer()
 
         with (
@@ -145,9 +175,9 @@ class Postgres(Database):
             ThreadPoolExecutor(1) as writer,
         ):
             ahead = writer.submit(encoded, 0)
-            for start in range(0, suited.num_rows, ROWS_AT_ONCE):
-                part, ahead = ahead.result(), writer.submit(encoded, start + ROWS_AT_ONCE)
-                copy.write(part)
+            for start in range(0, count, ROWS_AT_ONCE):
+                ready, ahead = ahead.result(), writer.submit(encoded, start + ROWS_AT_ONCE)
+                copy.write(ready)
 
     def plain(self, column: Column[Any], spec: FieldSpec | None = None, timezone: str = "UTC") -> Any:
         """A date kept as a moment is the date on the people's calendar, not in UTC."""
@@ -238,8 +268,12 @@ def _suited(values: pa.ChunkedArray, column: Column[Any], timezone: str) -> pa.C
     return values
 
 
-def _parsed(written: io.BytesIO, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """CSV as Arrow. Values that Arrow has no room for (infinity, the year 20000) make it all text, for `conform` to judge."""
+def _parsed(written: io.BytesIO, rows: int, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    """So many rows of CSV as Arrow. Values that Arrow has no room for (infinity, the year 20000) make it all text, for `conform` to judge."""
+    text = written.getvalue()
+    broken = (
+        text.count(b"\n") > rows or b"\r" in text
+    )  # to watch for lines within values costs as much again as parsing
     if (
         written.getbuffer()[:3] == _MARK
     ):  # a text that begins with U+FEFF: Arrow takes the first one for a mark of UTF-8
@@ -248,13 +282,13 @@ def _parsed(written: io.BytesIO, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     if not written.tell():
         return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
 
-    def parse(types: Mapping[str, pa.DataType]) -> pa.Table:
+    def parse(types: Mapping[str, pa.DataType], block: int) -> pa.Table:
         written.seek(0)
         return pa_csv.read_csv(
             written,
-            read_options=pa_csv.ReadOptions(column_names=list(kinds), block_size=CHUNK * 2),
+            read_options=pa_csv.ReadOptions(column_names=list(kinds), block_size=block),
             # the null of a single column is an empty line
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=broken, ignore_empty_lines=False),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict(types),
                 strings_can_be_null=True,
@@ -265,10 +299,11 @@ def _parsed(written: io.BytesIO, kinds: Mapping[str, pa.DataType]) -> pa.Table:
             ),
         )
 
+    whole = written.getbuffer().nbytes + 1
     try:
-        return parse(kinds)
-    except pa.ArrowInvalid:
-        return parse(dict.fromkeys(kinds, pa.string()))
+        return parse(kinds, whole if broken else BLOCK)
+    except pa.ArrowInvalid:  # or a row is longer than a block
+        return parse(dict.fromkeys(kinds, pa.string()), whole)
 
 
 def _quoted(value: Any) -> Any:

@@ -5,8 +5,8 @@ Never a bare upsert: an INSERT of some columns would fail on the NOT NULL column
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,8 @@ class Target:
     """Where a node's rows are written. `stamp`: the system's own column of last change, which our writes must move too.
 
     `unique`: the database itself keeps the key unique. `checked`: what is there was compared with what was read, so a key that turns
-    up while we insert it is somebody else's. `generated`: columns that
-    the database fills in, and nobody may write.
+    up while we insert it is somebody else's. `generated`: columns that the database fills in, and nobody may write. `loading`: what a load
+    into the empty table runs in; tells whether a change table notes it as one line (`sql_log_table.ChangeTable.loading`).
     """
 
     node: Node
@@ -48,6 +48,7 @@ class Target:
     unique: bool
     checked: bool = False
     generated: frozenset[str] = frozenset()
+    loading: Callable[[Connection], AbstractContextManager[bool]] = lambda _: nullcontext(False)
 
     def columns(self, rows: pa.Table) -> Columns:
         """The columns that these rows name and that may be written, key first."""
@@ -58,9 +59,9 @@ class Target:
 
 
 def upsert(database: Database, connection: Connection, target: Target, rows: pa.Table) -> int:
-    """Write rows by key, touching only the columns they name. How many rows were inserted or updated."""
+    """Write rows by key, touching only the columns they name. How many rows were inserted or updated, as a change table counts them."""
     columns = target.columns(rows)
-    rows = rows.sort_by([(name, "ascending") for name in target.node.dataset.key])
+    keys = target.node.dataset.key
     if (
         database.fast_into_empty
         and target.unique  # a view has no key, and takes no bulk load
@@ -68,9 +69,10 @@ def upsert(database: Database, connection: Connection, target: Target, rows: pa.
         and rows.num_rows >= FAST_ROWS
         and is_empty(connection, target)
     ):
-        database.load(connection, target.table, columns, rows, target.node.timezone)
-        return int(rows.num_rows)
-    stage = _staged(database, connection, target, columns, rows)
+        with target.loading(connection) as one_line:
+            database.fill(connection, target.table, columns, rows, target.node.timezone, keys)
+        return 1 if one_line else int(rows.num_rows)
+    stage = _staged(database, connection, target, columns, rows.sort_by([(name, "ascending") for name in keys]))
     known = _update(database, connection, target, stage, columns)
     touched = known if _others(target, columns) else 0
     if known < rows.num_rows or not target.unique:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from connectors import sql_log_mysql, sql_log_postgres, sql_log_sqlite
+from connectors import sql_log_mysql, sql_log_postgres, sql_log_sqlite, sql_write
+from connectors.base import Applied, Batch, no_keys
 from connectors.sql import SqlConnector
 from federation.contract import Dataset
 from federation.errors import SchemaMismatch
 from tests.change_tables import FIELDS, KINDS, LOG, SERVERS, Place, gone, listed, notes, place, write
-from tests.contract.dataset import REGION, SAMPLE, make_node
+from tests.contract.dataset import REGION, SAMPLE, make_node, row, table
 
 
 @pytest.fixture(params=KINDS)
@@ -37,6 +38,13 @@ def start(people: Place, **rows: str) -> str:
     assert notes(found) == rows
     assert found.cursor is not None
     return found.cursor
+
+
+def load(connector: SqlConnector, token: str | None) -> tuple[Applied, dict[str, str]]:
+    """Our own first load, of as many rows as make it one, decided on a read at that token; key → note of what it brought."""
+    many = {f"R{number}": "一" for number in range(sql_write.FAST_ROWS)}
+    rows = table(SAMPLE, [{**row(key), "note": note} for key, note in many.items()])
+    return connector.apply(Batch((rows,), no_keys(connector.node), None, token)), many
 
 
 # --- what changed
@@ -236,6 +244,54 @@ def test_what_the_systems_own_triggers_change_in_our_write_is_news(people: Place
         people.say(f"CREATE TRIGGER copy AFTER UPDATE ON ledger WHEN NEW.record_id <> 'R2' BEGIN {body}; END")
     connector = people.connector()
     assert write(connector, connector.probe().token, R1="回流").token is None
+
+
+@pytest.mark.parametrize("people", ["postgres"], indirect=True)
+def test_our_load_of_an_empty_table_is_one_line_by_which_other_links_read_everything(people: Place) -> None:
+    others = start(people)
+    connector = people.connector()
+    cursor = connector.changes(None).cursor
+    applied, many = load(connector, connector.probe().token)
+    assert people.lines() == 1
+    assert applied.token == people.connector().probe().token, "nobody else wrote"
+    assert not people.connector().changes(applied.cursor, sweep=False).rows.num_rows
+    for before in (others, cursor):
+        assert notes(people.connector().changes(before, sweep=False)) == many
+    people.put("R1", "改")
+    assert notes(people.connector().changes(applied.cursor, sweep=False)) == {"R1": "改"}
+
+
+@pytest.mark.parametrize("people", ["postgres"], indirect=True)
+@pytest.mark.parametrize("late", [False, True])
+def test_somebody_who_wrote_while_we_loaded_an_empty_table_is_not_hidden_by_it(people: Place, late: bool) -> None:
+    start(people)
+    connector = people.connector()
+    token = connector.probe().token
+    slow = people.session()
+    slow.begin()
+    people.put("S1", "人", slow.say)
+    if not late:
+        slow.commit()
+        people.drop("S1")
+    applied, _ = load(connector, token)
+    if not late:
+        assert (applied.cursor, applied.token) == (None, None)
+        return
+    slow.commit()
+    assert people.connector().probe().token != applied.token
+    assert notes(people.connector().changes(applied.cursor, sweep=False)) == {"S1": "人"}
+
+
+@pytest.mark.parametrize("people", ["postgres"], indirect=True)
+def test_triggers_of_an_older_version_note_each_row_of_a_load_and_that_is_understood(people: Place) -> None:
+    ((body,),) = people.say(f"SELECT pg_get_functiondef('{LOG}'::regproc)")
+    people.say(body.replace("fedsync.loading", "fedsync.unknown"))
+    others = start(people)
+    connector = people.connector()
+    applied, many = load(connector, connector.probe().token)
+    assert people.lines() == len(many)
+    assert applied.token == people.connector().probe().token
+    assert notes(people.connector().changes(others, sweep=False)) == many
 
 
 # --- when everything must be read
