@@ -45,30 +45,30 @@ class ImpatientConnection(psycopg.Connection[Any]):
             raise Silence(self._silence) from cause
 
 
-def drain(copy: psycopg.Copy, write: Callable[[Any], object]) -> bool:
-    """Write what has arrived of a COPY TO, waiting only if that is nothing; False once all of it was written.
+def drain(copy: psycopg.Copy, write: Callable[[Any], object]) -> tuple[int, bool]:
+    """Write what has arrived of a COPY TO, waiting only if that is nothing: how many rows, and whether there may be more.
 
     The driver's own `read` costs a wait for each row, ten times what it costs to take the row.
     """
 
-    def arrived() -> Generator[Wait, Ready | int, bool]:
-        pgconn, found = copy.connection.pgconn, False
+    def arrived() -> Generator[Wait, Ready | int, tuple[int, bool]]:
+        pgconn, found = copy.connection.pgconn, 0
         while True:
             size, row = pgconn.get_copy_data(1)
             if size > 0:
                 write(row)
-                found = True
+                found += 1
             elif size < 0:
                 (result,) = yield from generators.fetch_many(pgconn)
                 if result.status != ExecStatus.COMMAND_OK:
                     raise errors.error_from_result(result)
-                return False
+                return found, False
             elif found:
-                return True
+                return found, True
             else:
                 while not (yield Wait.R):
                     continue
                 pgconn.consume_input()
 
-    more: bool = copy.connection.wait(arrived())
-    return more
+    told: tuple[int, bool] = copy.connection.wait(arrived())
+    return told

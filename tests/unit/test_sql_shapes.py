@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from connectors import sql_postgres
 from connectors.base import Batch, Changes, no_keys
 from connectors.sql import SqlConnector
 from federation.errors import AccessDenied, ConnectorError
@@ -101,6 +102,18 @@ def test_columns_of_any_name_in_a_schema_of_its_own_are_read_and_written(place: 
     write(connector, row("R1", note="改"), row("R2", note="新"))
     write(connector, deletes=("R1",))
     assert held(place) == [("R2", "新")]
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+@pytest.mark.parametrize("odd", ["行\n行", "行\r行", "\ufeff前", '"引,号"', "长" * 190])
+def test_a_text_of_several_lines_is_one_value_wherever_the_rows_are_cut(
+    place: Place, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.setattr(sql_postgres, "CHUNK", 3_000)
+    monkeypatch.setattr(sql_postgres, "BLOCK", 400)
+    rows = [row(f"R{number:03}", note=odd if number % 40 == 7 else "平") for number in range(200)]
+    write(place.connector("居民"), *rows)
+    assert notes(place.connector("居民").changes(None)) == {told["record_id"]: told["note"] for told in rows}
 
 
 def test_the_connections_own_schema_counts_where_none_is_named(place: Place) -> None:
