@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,6 +45,8 @@ REJECTS = pa.schema(
 )
 """Columns that stand beside the key columns in a table of rejected rows; `locator` says where a person finds the row."""
 
+MANY = 100_000
+"""Rows from which on columns are typed side by side."""
 LOCATOR = "_locator"
 """Optional column of a raw table: where the row stands (`数据!第 7 行`), carried into the rejects."""
 
@@ -126,13 +130,20 @@ def conform(raw: pa.Table, dataset: Dataset, fields: Sequence[str], *, timezone:
     target = schema(dataset, fields)
     columns: dict[str, pa.Array] = {}
     faults: list[tuple[str, pa.Array, pa.Array, str]] = []
+    found = [name for name in fields if name in raw.column_names]
+
+    def typed_column(name: str) -> tuple[pa.Array, pa.Array]:
+        source = _flat(raw.column(name))
+        return source, _typed(source, dataset.fields[name], timezone)
+
+    with ThreadPoolExecutor(2) if raw.num_rows >= MANY else nullcontext() as threads:
+        pairs = dict(zip(found, (map if threads is None else threads.map)(typed_column, found)))
     for name in fields:
         spec = dataset.fields[name]
-        if name not in raw.column_names:
+        if name not in pairs:
             columns[name] = pa.nulls(raw.num_rows, target.field(name).type)
             continue
-        source = _flat(raw.column(name))
-        typed = _typed(source, spec, timezone)
+        source, typed = pairs[name]
         columns[name] = typed
         if typed.null_count > source.null_count:
             bad = pc.and_(pc.is_null(typed), _filled(source, spec))

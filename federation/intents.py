@@ -101,8 +101,8 @@ def recovered(
         services.links.settle(connection, lease, baseline=manifest.dump(), intent=None, last_moved=last_moved)
         if moved:
             for end, region in (("lower", link.lower), ("upper", link.upper)):
-                brought, gone = _brought(intent, change, agreed, groups, end), _vanished(intent, change, end)
-                receipts.enter(connection, run_id, link.id, region.code, brought, gone, now)
+                what = receipts.brought(_brought(intent, change, agreed, groups, end), _vanished(intent, change, end))
+                receipts.enter(connection, run_id, link.id, region.code, what, now)
         services.tombstones.place(connection, stones)
         for seeded, region in (("lower", link.lower), ("upper", link.upper)):
             back = _seeded(intent, change, seeded)

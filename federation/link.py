@@ -145,7 +145,8 @@ class LinkRun:
             check_guards(self.link, found.ends, found.baseline, found.manifest.rows, self.services.ledger.clock())
             check_share(self.link, self.gate, found.down, found.up)
         self._note_intent(lease, found)
-        positions = self._apply(found)
+        with settlement.ahead():
+            positions = self._apply(found)
         outcome = settlement.settle(
             lease,
             state,

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from federation.contract import Group, LinkContract
 from federation.merge_sql import CONVERGED, DOWN, UP, decision_sql
-from federation.vector import query
+from federation.vector import query, where
 
 
 def side_schema(groups: Sequence[Group]) -> pa.Schema:
@@ -166,7 +166,7 @@ def merge(baseline: pa.Table, upper: Side, lower: Side, contract: LinkContract, 
     needs_upper = found.filter(found.column("needs_upper")).column("key").combine_chunks()
     needs_lower = found.filter(found.column("needs_lower")).column("key").combine_chunks()
     waiting = pa.concat_tables([_waiting(found, side) for side in ("upper", "lower")])
-    decided = found.filter(found.column("decided"))
+    decided = where(found, found.column("decided"))
     aside = ["decided", "needs_upper", "needs_lower", "wait_upper", "wait_lower"]
     return Plan(contract.groups, decided.drop_columns(aside), waiting, needs_upper, needs_lower)
 

@@ -37,28 +37,26 @@ def decision_sql(contract: LinkContract, upper_complete: bool, lower_complete: b
     takes longer than running it.
     """
     groups = contract.groups
-    keys = ["SELECT key FROM u", "SELECT key FROM l"]
-    if upper_complete or lower_complete:
-        keys.append("SELECT key FROM b")
+    # of a key that neither end speaks of there is something to say only if an end was read whole: it is gone
+    known = "FULL" if upper_complete or lower_complete else "LEFT"
     moves = ", ".join(_group_sql(contract, group) for group in groups)
     quiet = " AND ".join(f"move_{g.name} = {NONE} AND raise_{g.name} = ''" for g in groups)
     down = " OR ".join(f"move_{g.name} = {DOWN}" for g in groups)
     up = " OR ".join(f"move_{g.name} = {UP}" for g in groups)
     told = " OR ".join(f"raise_{g.name} <> '' OR lost_{g.name} <> '' OR carry_{g.name} <> ''" for g in groups)
     return f"""
-    WITH keys AS ({" UNION ".join(keys)}),
-    joined AS MATERIALIZED (
-        SELECT k.key, b.key IS NOT NULL AS known,
+    WITH joined AS MATERIALIZED (
+        SELECT key, b.key IS NOT NULL AS known,
             {_state("u", upper_complete)} AS us, {_state("l", lower_complete)} AS ls,
             coalesce(u.state IN ('have', 'left'), false) AS u_read, coalesce(l.state = 'have', false) AS l_read,
             u.version AS u_version, l.version AS l_version,
             coalesce(u.entitled, false) AS u_entitled, coalesce(l.entitled, false) AS l_entitled,
             coalesce(u.beyond, false) AS u_beyond, coalesce(u.moved, false) AS moved, coalesce(u.arrived, false) AS arrived,
-            k.key IN (SELECT key FROM awarded) AS awarded,
+            key IN (SELECT key FROM awarded) AS awarded,
             {", ".join(_joined(contract, group) for group in groups)}
-        FROM keys k LEFT JOIN b USING (key) LEFT JOIN u USING (key) LEFT JOIN l USING (key)
+        FROM u FULL JOIN l USING (key) {known} JOIN b USING (key)
         {_refusals(contract)}
-        WHERE k.key NOT IN (SELECT key FROM frozen)
+        WHERE key NOT IN (SELECT key FROM frozen)
     ),
     stated AS MATERIALIZED (SELECT * REPLACE ({", ".join(_known(group) for group in groups)}) FROM joined),
     acted AS MATERIALIZED (SELECT *, {_row_sql(contract)} FROM stated),

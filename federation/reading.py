@@ -15,6 +15,7 @@ from federation.canonical import key_column, key_table
 from federation.contract import Dataset
 from federation.failpoints import reached
 from federation.storage import Storage
+from federation.vector import where
 
 KEY = "_key"
 """The column that holds a row's key as one text (`canonical.key_column`)."""
@@ -157,11 +158,6 @@ def without(table: pa.Table, keys: pa.Array) -> pa.Table:
 def only(table: pa.Table, keys: pa.Array) -> pa.Table:
     """The rows whose key is among `keys`."""
     return where(table, pc.is_in(table.column(KEY), keys)) if table.num_rows else table
-
-
-def where(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The rows that a mask without nulls picks; the table itself, not a copy of it, if it picks all."""
-    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def read_node(

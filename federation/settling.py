@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -32,6 +34,9 @@ from federation.sides import End
 from federation.tombs import arrivals, removals_schema, stones_of
 from federation.vector import query
 from federation.vouch import Evidence
+
+MANY = 20_000
+"""Decisions from which on a thread of its own pays."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Settlement:
     def settle(self, lease: Lease, state: LinkState, **position: str | None) -> Outcome:
         """Write everything. Raises AccountingError, and LeaseLost if another runner took the link over: then nothing is written."""
         services, found, now = self.services, self.found, self.services.ledger.clock()
-        accounts = self._accounts()
+        accounts = self._accounts
         reached("baseline.file.before")
         stamp = receipts.milliseconds(now)
         manifest = services.baselines.write(
@@ -152,6 +157,18 @@ class Settlement:
             self.services, self.link, rules, pa.concat_arrays([self.found.down.blocked, self.found.up.blocked])
         )
 
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """While the ends are written: work out what does not depend on how that goes, where it is worth a thread."""
+        if self.found.plan.decisions.num_rows < MANY:
+            yield
+            return
+        with ThreadPoolExecutor(1) as worker:
+            working = worker.submit(lambda: (self._accounts, self._brought))
+            yield
+        working.result()
+
+    @cached_property
     def _accounts(self) -> tuple[Account, Account]:
         found = self.found
         judged = (found.plan, found.agreed, found.down.blocked, found.up.blocked)
@@ -324,12 +341,19 @@ class Settlement:
 
     def _receipts(self, connection: Connection, now: datetime) -> None:
         """What each node holds now because of this run. A removal below that waits for an edit above has not happened."""
+        for region, brought in zip((self.link.lower, self.link.upper), self._brought):
+            receipts.enter(connection, self.run_id, self.link.id, region.code, brought, now)
+
+    @cached_property
+    def _brought(self) -> tuple[receipts.Brought, receipts.Brought]:
+        """To the lower and to the upper end."""
         found, held_back = self.found, pc.is_in(self.found.down.delivery.removals, self.found.up.blocked)
         removed = found.down.delivery.removals.filter(pc.invert(held_back))
         down, up = found.down.delivery, found.up.delivery
-        about = (connection, self.run_id, self.link.id)
-        receipts.enter(*about, self.link.lower.code, delivered(found.plan, down, "down"), removed, now)
-        receipts.enter(*about, self.link.upper.code, delivered(found.plan, up, "up"), up.removals, now)
+        return (
+            receipts.brought(delivered(found.plan, down, "down"), removed),
+            receipts.brought(delivered(found.plan, up, "up"), up.removals),
+        )
 
 
 def _by_id(evidence: Evidence) -> dict[str, LinkState]:

@@ -12,8 +12,8 @@ from federation.canonical import fingerprints, regions_of
 from federation.config import Link
 from federation.contract import LinkContract
 from federation.merge import Side, side_schema
-from federation.reading import KEY, Reading, only, where, without
-from federation.vector import query
+from federation.reading import KEY, Reading, only, without
+from federation.vector import query, where
 from federation.vouch import Evidence, vouched
 
 
@@ -48,18 +48,19 @@ def upper_end(
     contract, dataset = link.contract, link.contract.dataset
     agreed = baseline.column("key").combine_chunks()
     known = pa.concat_arrays([agreed, below])
+    asked = _asked(reading, evidence, agreed, below)
     children = regions_of(reading.rows.column(dataset.jurisdiction), routes)
     mine = pc.fill_null(pc.equal(children, link.lower.code), False)
     strays = only(pa.concat_tables([reading.rows.filter(pc.invert(mine)), reading.outside]), known)
     frozen = pa.concat_arrays([_unique(only(reading.rejects, known)), _keyless(reading, agreed)]).unique()
     here, away = without(where(reading.rows, mine), frozen), without(strays, frozen)
-    stated = _stated(contract, reading, (("have", here), ("left", away)), known, frozen, secret)
+    stated = _stated(contract, reading, (("have", here), ("left", away)), asked, frozen, secret)
     rows = _placed(vouched(stated, baseline, contract, evidence), baseline, contract)
     rows = rows.select(side_schema(contract.groups).names)
     doubtful = rows.filter(pc.equal(rows.column("state"), "doubtful")).column("key").combine_chunks()
     rows = rows.filter(pc.not_equal(rows.column("state"), "doubtful"))
     side = Side(rows, reading.complete, pa.concat_arrays([frozen, doubtful]))
-    whole = pa.concat_tables([here, away])
+    whole = _together(here, away)
     return End(side, whole, reading.outside.schema.empty_table(), doubtful)
 
 
@@ -103,13 +104,19 @@ def lower_end(
     decided_above = group is None or group.direction != "ascending"
     proposed = only(reading.outside, agreed) if decided_above else reading.outside.schema.empty_table()
     stray = without(reading.outside, proposed.column(KEY).combine_chunks())
-    known = pa.concat_arrays([agreed, above])
+    asked = _asked(reading, evidence, agreed, above)
     frozen = pa.concat_arrays([_unique(reading.rejects), _keyless(reading, agreed)]).unique()
     held = pa.concat_arrays([frozen, stray.column(KEY).combine_chunks()])
-    rows = without(pa.concat_tables([reading.rows, proposed]), frozen)
-    stated = _stated(contract, reading, (("have", rows),), known, held, secret)
+    rows = without(_together(reading.rows, proposed), frozen)
+    stated = _stated(contract, reading, (("have", rows),), asked, held, secret)
     told = vouched(stated, baseline, contract, evidence).select(side_schema(contract.groups).names)
     return End(Side(told, reading.complete, held), rows, stray, pa.array([], pa.string()))
+
+
+def _asked(reading: Reading, evidence: Evidence, agreed: pa.Array, other: pa.Array) -> pa.Array:
+    """The keys of which it matters that this end does not have them. Of a record that only the other end speaks of, a merge knows as
+    much from an end that was read whole, unless there is something to tell of it."""
+    return agreed if reading.complete and evidence.silent else pa.concat_arrays([agreed, other])
 
 
 def _stated(
@@ -127,7 +134,7 @@ def _stated(
         hashed = fingerprints(rows, contract.dataset, groups, secret)
         hashed = hashed.append_column("version", _version(rows, contract.dataset.version))
         stated.append(hashed.append_column("state", pa.array([state] * rows.num_rows, pa.string())))
-    told = pa.concat_tables(stated)
+    told = _together(*stated)
     gone = _gone(reading, known, pa.concat_arrays([told.column("key").combine_chunks(), held]))
     schema = pa.schema([field for field in side_schema(contract.groups) if field.name in told.column_names])
     absent = pa.table(
@@ -141,7 +148,12 @@ def _stated(
         },
         schema=schema,
     )
-    return pa.concat_tables([told.select(schema.names), absent])
+    return _together(told.select(schema.names), absent)
+
+
+def _together(*tables: pa.Table) -> pa.Table:
+    """One table; as it is, in one piece, where the others are empty."""
+    return pa.concat_tables([table for table in tables if table.num_rows] or tables[:1])
 
 
 def _gone(reading: Reading, known: pa.Array, stated: pa.Array) -> pa.Array:

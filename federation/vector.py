@@ -22,6 +22,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from federation.processes import alive
 
@@ -48,6 +49,11 @@ def query(sql: str, **named: pa.Table) -> pa.Table:
             slot.table = slot.table.schema.empty_table()
     _plans.give(shape, plan)
     return answer
+
+
+def where(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows that a mask without nulls picks; the table itself, not a copy of it, if it picks all."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 @contextmanager

@@ -38,6 +38,11 @@ class Evidence:
     siblings: Sequence[LinkState]
     stones: Sequence[Tombstone]
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is told of records that an end does not have."""
+        return not self.stones and not any(state.intent for state in self.beyond)
+
     def agreed(self, keys: pa.Array, states: Sequence[LinkState]) -> pa.Table:
         """key + fp_<group>: what these links agreed on, or were about to (one key may stand there several times).
 

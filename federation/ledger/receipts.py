@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -39,6 +39,15 @@ class Receipt:
     deleted: int
     content: str
     at: datetime
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What one run brings to one node, as its receipt says."""
+
+    written: int
+    deleted: int
+    content: str
 
 
 @dataclass(frozen=True)
@@ -69,23 +78,16 @@ def content_of(written: pa.Table, removed: pa.Array) -> str:
     return digest.hexdigest()
 
 
-def enter(
-    connection: Connection, run_id: str, link_id: str, region: str, written: pa.Table, removed: pa.Array, at: datetime
-) -> None:
+def brought(written: pa.Table, removed: pa.Array) -> Brought:
+    """What a delivery of these rows (key + fp_<group>), and the removal of these keys, is in a receipt."""
+    return Brought(written.num_rows, len(removed), content_of(written, removed))
+
+
+def enter(connection: Connection, run_id: str, link_id: str, region: str, what: Brought, at: datetime) -> None:
     """Enter the receipt of a node, inside the settling transaction; nothing if nothing was brought to it."""
-    if not written.num_rows and not len(removed):
-        return
-    connection.execute(
-        insert(table).values(
-            run_id=run_id,
-            link_id=link_id,
-            region=region,
-            written=written.num_rows,
-            deleted=len(removed),
-            content=content_of(written, removed),
-            at=at,
-        )
-    )
+    if what.written or what.deleted:
+        told = {"run_id": run_id, "link_id": link_id, "region": region, "at": at}
+        connection.execute(insert(table).values(**told, **asdict(what)))
 
 
 def proofs(connection: Connection, moments: Mapping[str, int]) -> dict[str, Proof]:
