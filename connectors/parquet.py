@@ -148,7 +148,7 @@ class ParquetConnector(Connector):
     def show_returns(self, returns: pa.Table) -> None:
         """Show the returns in `_returns.json`, one document of all of them. Writes nothing if they are shown already."""
         path = self.folder / RETURNS
-        shown = files.read(path) if path.exists() else None
+        shown = files.read(path) if files.exists(path) else None
         returns = standing(returns)
         content = json.dumps(returns.to_pylist(), ensure_ascii=False, indent=1, default=str).encode()
         if not returns.num_rows:
