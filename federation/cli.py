@@ -256,7 +256,7 @@ def quarantine_list(
     region: Annotated[str | None, typer.Option(help="来源区划 / region of origin")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """列出被隔离的记录 / List the records that are set aside."""
+    """列出被隔离的记录及原因（原因可含填写的值，会留痕）/ List the records that are set aside and why; a reason may quote a value, so it leaves a line in the audit trail."""
     from federation.runtime import open_federation
 
     with reporting(as_json):
@@ -264,6 +264,12 @@ def quarantine_list(
         items = asked(federation.services, dataset, region)
         opened = [federation.services.quarantine.open(item) for item in items]
         ways = [_way(federation.config, item) for item in items]
+        if items:  # a reason quotes what a record holds
+            told_of = json.dumps({"lines": len(items), "dataset": dataset, "region": region})
+            with federation.services.ledger.transaction() as connection:
+                federation.services.ledger.audit(
+                    connection, getpass.getuser(), "quarantine.list", dataset or "*", told_of
+                )
     if as_json:
         told = [
             {**_about(item), **way, "reason_zh": why.reason_zh, "reason_en": why.reason_en}
