@@ -73,6 +73,12 @@ def read(path: Path) -> bytes:
     return content
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file. A folder that cannot be looked into raises, for it may well be there."""
+    with _named(path):
+        return path.exists()
+
+
 def missing(where: object) -> SchemaMismatch:
     """The error for a file that is not there."""
     return SchemaMismatch(
@@ -142,8 +148,8 @@ def create(path: Path, content: bytes) -> bool:
 
 def replace(path: Path, content: bytes, expected: bytes | None) -> None:
     """Put `content` in the file's place. Raises Conflict if it no longer holds `expected` (None: there is none yet)."""
-    target = path.resolve()  # a link to the document stays a link
     with _named(path):
+        target = path.resolve()  # a link to the document stays a link
         mode = target.stat().st_mode & 0o7777 if target.exists() else 0o664
         made = _written_beside(target, content, mode)
         try:

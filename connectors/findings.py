@@ -26,6 +26,9 @@ AREAS: dict[str, str] = {
     "capture": "变更捕获",
     "strategy": "策略",
 }
+_OF_NODE = ("dataset", "link", "region", "system")
+"""What a report on a node says anyway."""
+_ASK = "请系统管理员查看 / ask the system's administrator"
 NOTICEABLE_SECONDS = 5.0
 """A clock off by less is as good as right."""
 
@@ -53,7 +56,8 @@ def of_error(error: FedsyncError) -> Finding:
         area = "credentials"
     elif not isinstance(error, SchemaMismatch) and isinstance(error, Permanent):
         area = "reach"
-    return Finding(area, "fail", error.zh, error.en, error.todo)
+    place = " ".join(f"{word}={value}" for word, value in error.where.items() if word not in _OF_NODE)
+    return Finding(area, "fail", error.zh, f"{error.en} [{place}]" if place else error.en, error.todo or _ASK)
 
 
 def reached(detail: str) -> tuple[Finding, Finding]:
@@ -179,7 +183,13 @@ def _deletes(told: Capabilities, dataset: Dataset) -> Finding:
 
 def _writes(told: Capabilities) -> Finding:
     if not told.writes:
-        return Finding("strategy", "warn", "只读系统，不写入", "a read-only system: nothing is written here")
+        return Finding(
+            "strategy",
+            "warn",
+            "只读系统，不写入",
+            "a read-only system: nothing is written here",
+            "若他级须写入此处，请换用可写的接口或账号 / where others are to write here, take an interface or account that can",
+        )
     if told.conditional or told.checks:
         return Finding(
             "strategy",
@@ -192,6 +202,7 @@ def _writes(told: Capabilities) -> Finding:
         "warn",
         "写入：无条件；读写之间的人工修改会被覆盖",
         "writes are unconditional: an edit made between our read and our write is overwritten",
+        "若接口有版本标识，请声明 etag；否则避开办公时间同步 / declare `etag` if the API has one; else sync outside office hours",
     )
 
 

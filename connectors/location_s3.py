@@ -144,7 +144,10 @@ class S3Folder(Folder):
                     file=self.where(name),
                 ) from cause
             raise Transient(
-                f"the store did not answer: {cause}", "对象存储暂不可访问", file=self.where(name)
+                f"the store did not answer: {cause}",
+                "对象存储暂不可访问",
+                todo="将自动重试；若持续，检查 endpoint 与网络 / it is tried again; if it lasts, check `endpoint` and the network",
+                file=self.where(name),
             ) from cause
 
     def _connected(self) -> S3FileSystem:

@@ -21,6 +21,7 @@ from connectors.locations import Copy, Entry, Folder, SftpAccess
 from federation.errors import AccessDenied, Permanent, Transient
 
 SECONDS = 20.0
+_LASTS = "将自动重试；若持续，检查主机、端口与网络 / it is tried again; if it lasts, check host, port and network"
 """How long to wait for the server at each step."""
 
 
@@ -201,7 +202,7 @@ class SftpFolder(Folder):
             self.close()
             if isinstance(cause, paramiko.BadHostKeyException) or "known_hosts" in str(cause):
                 raise self._unknown(cause, where) from cause
-            raise Transient(f"SFTP failed: {cause}", "SFTP 连接失败", file=where) from cause
+            raise Transient(f"SFTP failed: {cause}", "SFTP 连接失败", todo=_LASTS, file=where) from cause
         except PermissionError as cause:
             raise AccessDenied(
                 "no right to the file or its folder",
@@ -218,7 +219,9 @@ class SftpFolder(Folder):
                     todo="启用 posix-rename@openssh.com 扩展 / use a server that knows posix-rename@openssh.com",
                     file=where,
                 ) from cause
-            raise Transient(f"the file cannot be reached: {cause}", "文件暂不可访问", file=where) from cause
+            raise Transient(
+                f"the file cannot be reached: {cause}", "文件暂不可访问", todo=_LASTS, file=where
+            ) from cause
 
     def _connected(self) -> _VerifiedSftp:
         access = self._access

@@ -147,7 +147,7 @@ class LocalFolder(Folder):
         return Copy(content, files.sha256(content))
 
     def exists(self, name: str) -> bool:
-        return self.where(name).exists()
+        return files.exists(self.where(name))
 
     def create(self, name: str, content: bytes) -> bool:
         return files.create(self.where(name), content)

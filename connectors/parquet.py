@@ -12,6 +12,7 @@ A provider that rewrites a partition puts the new folder in the place of the old
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +22,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from connectors import files, parquet_drops
+from connectors import files, parquet_drops, parquet_inspect
 from connectors.base import Applied, Batch, Capabilities, Changes, Connector, Node, Options, Probe, fetched, no_keys
 from connectors.desk import standing
+from connectors.findings import Finding
 from connectors.parquet_drops import Drops, Partition
 from connectors.parquet_fold import Folded, fold
 from federation.errors import Conflict, Permanent, located
@@ -85,6 +87,10 @@ class ParquetConnector(Connector):
             stamps = parquet_drops.stamps(self.folder)
         return Probe(_token(stamps), f"{len(stamps)} partitions, newest {max(stamps, default='none')}")
 
+    def inspect(self) -> Sequence[Finding]:
+        with located(**self._where), parquet_drops.named(self.folder):
+            return parquet_inspect.inspected(self.node, self.folder, self._listed(), self.capabilities)
+
     def prepare(self) -> tuple[str, ...]:
         with located(**self._where), parquet_drops.named(self.folder):
             if self.options.read_only or self.folder.is_dir():
@@ -142,7 +148,7 @@ class ParquetConnector(Connector):
     def show_returns(self, returns: pa.Table) -> None:
         """Show the returns in `_returns.json`, one document of all of them. Writes nothing if they are shown already."""
         path = self.folder / RETURNS
-        shown = files.read(path) if path.exists() else None
+        shown = files.read(path) if files.exists(path) else None
         returns = standing(returns)
         content = json.dumps(returns.to_pylist(), ensure_ascii=False, indent=1, default=str).encode()
         if not returns.num_rows:

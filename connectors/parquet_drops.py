@@ -308,7 +308,8 @@ def locked(folder: Path) -> Iterator[None]:
     with named(folder):
         handle = os.open(folder / f"{_HIDDEN}lock", os.O_RDWR | os.O_CREAT, 0o664)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with named(folder):  # a share may know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
@@ -323,9 +324,9 @@ def next_name(drops: Drops, day: str) -> str:
 @contextmanager
 def draft(folder: Path, kind: Literal["full", "delta"], tables: list[pa.Table]) -> Iterator[tuple[Path, Manifest]]:
     """Write files into a hidden folder, gone afterwards unless it was published; its manifest is yet without a moment."""
-    _swept(folder)
     hidden = folder / f"{_HIDDEN}{secrets.token_hex(6)}"
     with named(folder):
+        _swept(folder)
         hidden.mkdir()
     try:
         parts, columns = [], {}

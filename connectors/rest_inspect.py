@@ -125,7 +125,13 @@ def _schema(node: Node, options: RestOptions, shape: Shape, sample: Sample | Non
         )
         return
     if not sample.records:
-        yield Finding("schema", "warn", "没有记录，无法核对列", "there is no record to check the columns by")
+        yield Finding(
+            "schema",
+            "warn",
+            "没有记录，无法核对列",
+            "there is no record to check the columns by",
+            "有记录后再查一次 / probe again once it holds one",
+        )
         return
     there = {
         name: any(dig(record, node.column(name)) is not MISSING for record in sample.records) for name in node.fields
@@ -172,7 +178,11 @@ def _clock(node: Node, sample: Sample | None) -> Iterator[Finding]:
         yield findings.clock(sample.skew, node.dataset.clock_tolerance)
     elif sample is not None:
         yield Finding(
-            "clock", "warn", "应答没有 Date，看不到系统时钟", "the answers have no Date: its clock cannot be seen"
+            "clock",
+            "warn",
+            "应答没有 Date，看不到系统时钟",
+            "the answers have no Date: its clock cannot be seen",
+            "请系统管理员确认已用 NTP 校时 / have its administrator confirm that NTP sets it",
         )
 
 

@@ -160,7 +160,12 @@ class SqlConnector(Connector):
         with self._errors():
             found = sql_inspect.inspected(place, self._database, self.capabilities)
         if self._log is not None and all(one.state != "fail" for one in found):
-            answer = self._log.probe()
+            try:
+                answer = self._log.probe()
+            except SchemaMismatch:
+                if not self.options.create:
+                    raise
+                answer = Probe(None, "")  # the first sync makes both tables
             found.append(sql_inspect.change_table(answer.detail, answer.token is not None))
         return found
 

@@ -70,6 +70,8 @@ _TIME_FORMATS = [
     "%Y年%m月%d日 %H:%M",
     *_DATE_FORMATS[:4],
 ]
+_WHOLE_YEAR = "^[0-9]{4}([^0-9]|[0-9]{4}([^0-9]|$))"
+"""How a date begins: 90年2月3日 is no day of the year 90, and of 1990123 nobody knows which."""
 _TRUE = ("true", "t", "1", "yes", "y", "是", "1.0")
 _FALSE = ("false", "f", "0", "no", "n", "否", "0.0")
 _WORDING = {
@@ -341,6 +343,8 @@ def _parsed(text: pa.Array, spec: FieldSpec, timezone: str) -> pa.Array:
         if spec.type == "timestamp"
         else ""
     )
+    if spec.type in ("date", "timestamp"):
+        text = pc.if_else(pc.match_substring_regex(text, _WHOLE_YEAR), text, pa.scalar(None, pa.string()))
     parsed = query(f"SELECT {expression} AS v{zone} FROM given", given=pa.table({"x": text}))
     values = _flat(parsed.column("v"))
     if spec.type != "timestamp":

@@ -27,7 +27,7 @@ from federation.cli_hosted import hosted_app
 from federation.cli_metrics import metrics
 from federation.cli_pause import pause, resume
 from federation.cli_quality import quality_app
-from federation.cli_quarantine import export, purge, waive, waivers_of
+from federation.cli_quarantine import asked, export, purge, waive, waivers_of
 from federation.cli_reconcile import reconcile
 from federation.cli_rulings import contest_app, correction_app
 from federation.cli_systems import system_app
@@ -256,14 +256,20 @@ def quarantine_list(
     region: Annotated[str | None, typer.Option(help="来源区划 / region of origin")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """列出被隔离的记录 / List the records that are set aside."""
+    """列出被隔离的记录及原因（原因可含填写的值，会留痕）/ List the records that are set aside and why; a reason may quote a value, so it leaves a line in the audit trail."""
     from federation.runtime import open_federation
 
     with reporting(as_json):
         federation = open_federation(file)
-        items = federation.services.quarantine.open_items(dataset=dataset, origin=region)
+        items = asked(federation.services, dataset, region)
         opened = [federation.services.quarantine.open(item) for item in items]
         ways = [_way(federation.config, item) for item in items]
+        if items:  # a reason quotes what a record holds
+            told_of = json.dumps({"lines": len(items), "dataset": dataset, "region": region})
+            with federation.services.ledger.transaction() as connection:
+                federation.services.ledger.audit(
+                    connection, getpass.getuser(), "quarantine.list", dataset or "*", told_of
+                )
     if as_json:
         told = [
             {**_about(item), **way, "reason_zh": why.reason_zh, "reason_en": why.reason_en}
@@ -298,7 +304,9 @@ def _way(config: Config, item: Item) -> dict[str, Any]:
     """Where an item was stopped, and which regions its return passes on its way to where it came from."""
     from federation.returning import hop_of, way_back
 
-    contract = config.dataset(item.dataset)
+    contract = config.datasets.get(item.dataset)
+    if contract is None:  # no longer declared
+        return {"stopped": item.link_id, "returned": []}
     regions = way_back(item, contract, config.tree)
     return {"stopped": hop_of(item, contract, config.tree), "returned": [region.name for region in regions]}
 

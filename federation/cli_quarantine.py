@@ -15,6 +15,8 @@ from federation.cli_common import HERE, FileOption, JsonOption, out, reporting, 
 
 if TYPE_CHECKING:
     from federation.federation import Federation
+    from federation.ledger.quarantine import Item
+    from federation.services import Services
 
 
 def waive(
@@ -59,7 +61,7 @@ def export(
     with reporting(as_json):
         services = open_federation(file).services
         check_target(target)
-        items = services.quarantine.open_items(dataset=dataset, origin=region, state=state)
+        items = asked(services, dataset, region, state)
         detail = {"lines": len(items), "values": with_values, "dataset": dataset, "region": region}
         with services.ledger.transaction() as connection:
             services.ledger.audit(
@@ -81,6 +83,16 @@ def purge(file: FileOption = HERE, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps({"ok": True, "purged": done}))
     else:
         out.print(table("清除 / purged", ["数据集 dataset", "条数 records"], [list(line) for line in done.items()]))
+
+
+def asked(services: Services, dataset: str | None, region: str | None, state: str | None = None) -> list[Item]:
+    """What is set aside of a dataset, from a region; None: of any. Raises DeclarationError for one that is neither declared nor there."""
+    items = services.quarantine.open_items(dataset=dataset, origin=region, state=state)
+    if not items:
+        services.config.named(dataset)
+        if region is not None:
+            services.config.tree[region]
+    return items
 
 
 def waivers_of(federation: Federation, item_id: str) -> list[dict[str, Any]]:

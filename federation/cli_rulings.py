@@ -12,6 +12,7 @@ import typer
 from federation.cli_common import HERE, FileOption, JsonOption, out, reporting, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from federation.federation import Federation
@@ -49,6 +50,7 @@ def correction_list(
         federation = _open(file)
         corrections, now = federation.services.corrections, federation.services.ledger.clock()
         found = corrections.active(dataset, state=None if state == "overdue" else state)
+        _known(federation, dataset, region, found)
         shown = [(c, shown_state(c, now)) for c in found if region is None or region in (c.target, c.raised_by)]
         if state == "overdue":
             shown = [(c, told) for c, told in shown if told == "overdue"]
@@ -61,7 +63,7 @@ def correction_list(
             c.correction_id[:10],
             c.dataset,
             c.key,
-            "、".join(federation.config.dataset(c.dataset).fields[name].label for name in c.names) or c.kind,
+            _fields(federation, c.dataset, c.names) or c.kind,
             tree.name_of(c.raised_by),
             tree.name_of(c.target),
             tree.name_of(c.at),
@@ -82,6 +84,21 @@ def correction_list(
         "期限 due",
     ]
     out.print(table("校核 / corrections", heads, rows))
+
+
+def _known(federation: Federation, dataset: str | None, region: str | None, found: Sequence[object]) -> None:
+    """Refuse a dataset or region that is neither declared nor in the ledger: a mistyped name is no empty list."""
+    if not found:
+        federation.config.named(dataset)
+        if region is not None:
+            federation.config.tree[region]
+
+
+def _fields(federation: Federation, dataset: str, names: Sequence[str]) -> str:
+    """The labels of fields; the names themselves where they are declared no more."""
+    known = federation.config.datasets.get(dataset)
+    fields = known.fields if known is not None else {}
+    return "、".join(fields[name].label if name in fields else name for name in names)
 
 
 @correction_app.command("show")
@@ -143,6 +160,7 @@ def contest_list(file: FileOption = HERE, dataset: DatasetOption = None, as_json
     with reporting(as_json):
         federation = _open(file)
         contests = federation.services.contests.standing(dataset)
+        _known(federation, dataset, None, contests)
     if as_json:
         typer.echo(json.dumps([_about(contest) for contest in contests], ensure_ascii=False, default=str))
         return

@@ -426,8 +426,8 @@ class Federation:
         """Empty the payloads of quarantined records that have outlived their retention; how many of each dataset."""
         services = self.services
         done = {}
-        for name, dataset in self.config.datasets.items():
-            before = services.expired(dataset)
+        for name in dict.fromkeys([*self.config.datasets, *services.quarantine.datasets()]):
+            before = services.expired(self.config.datasets.get(name))
             with services.ledger.transaction() as connection:
                 done[name] = services.quarantine.purge(connection, name, before)
                 services.ledger.audit(connection, actor, "quarantine.purge", name, f"{done[name]} < {before.date()}")

@@ -114,7 +114,7 @@ def parse_check(
     """
     if value is None:
         return None
-    if not isinstance(value, dict) or value.get("kind") not in SHAPES:
+    if not isinstance(value, dict) or value.get("kind") not in list(SHAPES):
         raise _fault(
             "meta.check needs a `kind` that is known",
             "meta.check 的 kind 不存在",

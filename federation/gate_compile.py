@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from federation.contract import Dataset, FieldSpec
 from federation.errors import DeclarationError
+from federation.gate_arguments import check_arguments
 from federation.gate_bounds import Bounds, lengths, numbers, times
 from federation.gate_check import Around
 from federation.gate_condition import TEXT
@@ -78,6 +79,8 @@ def compile_rule(rule: Rule, dataset: Dataset) -> Compiled | str:
     """A compiled rule, or why not. Raises DeclarationError if its arguments cannot be meant for these fields."""
     specs = [dataset.fields[name] for name in rule.columns]
     judge = _judge(rule, specs)
+    if isinstance(judge, str):
+        check_arguments(rule.kind, rule.kwargs, specs)
     if rule.condition is not None and rule.condition.mask is None and not isinstance(judge, str):
         judge = "its row_condition is not a comparison of a text field"
     if not isinstance(judge, str):

@@ -10,6 +10,7 @@ import ast
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,9 @@ from federation.errors import DeclarationError
 
 TEXT = ("string", "enum", "json")
 Mask = Callable[[pa.Table], Any]
+_WORDS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="
+}  # fmt: skip
 _SHAPE_TODO = (
     '写成 / write {"type": "comparison", "column": {"name": "…"}, "operator": "==", "parameter": "…"}, '
     'or "field == \'…\'" with "condition_parser": "pandas"'
@@ -112,7 +116,7 @@ def _of_node(node: ast.expr, dataset: Dataset) -> Condition:
         )
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         left, operator, right = node.left, node.ops[0], node.comparators[0]
-        word = {ast.Eq: "==", ast.NotEq: "!="}.get(type(operator))
+        word = _WORDS.get(type(operator))
         if isinstance(left, ast.Name) and isinstance(right, ast.Constant) and word:
             return _compared(left.id, word, right.value, dataset)
     names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
@@ -139,6 +143,31 @@ def _nullity(name: str, is_null: bool) -> Mask:
     return lambda rows: pc.is_null(rows.column(name)) if is_null else pc.is_valid(rows.column(name))
 
 
+def _check_comparable(kind: str, operator: str, values: list[Any]) -> None:
+    """Refuse what pandas cannot compare, or never finds equal: then the rule would stop its link, or speak of no row."""
+    if kind in TEXT:
+        fits = all(isinstance(value, str) for value in values)
+    elif kind == "timestamp":
+        fits = operator in ("<", "<=", ">", ">=") and all(_is_moment(value) for value in values)
+    else:
+        fits = kind != "date" and all(isinstance(value, (bool, int, float)) for value in values)
+    if not fits:
+        raise DeclarationError(
+            f"the row_condition compares a {kind} with {', '.join(map(repr, values))}",
+            f"row_condition 中的值与字段类型 {kind} 无法比较",
+            todo="日期字段请另设文本或枚举字段 / a date cannot be compared here: use a text, a number or an enum"
+            if kind == "date"
+            else "按字段类型书写：文本加引号，数字不加；时间只比较先后并带时区 / write it as the field's type: text quoted, numbers not; a time with its offset, and only before or after",
+        )
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
 def _compared(name: str, operator: str, parameter: Any, dataset: Dataset) -> Condition:
     if parameter is None:
         raise _wrong("a comparison with null is never true", "与空值比较永远不成立")
@@ -147,6 +176,8 @@ def _compared(name: str, operator: str, parameter: Any, dataset: Dataset) -> Con
         raise _wrong(f"{operator} needs a list", f"{operator} 需要列表")
     values = parameter if listed else [parameter]
     spec = dataset.fields.get(name)
+    if spec is not None:
+        _check_comparable(spec.type, operator, values)
     plain = spec is not None and spec.type in TEXT and values and all(isinstance(value, str) for value in values)
     if not plain or operator not in ("==", "!=", "IN", "NOT_IN"):
         return Condition((name,), None)

@@ -240,7 +240,16 @@ def _of_times(column: _Column, now: datetime) -> Rule:
             {"kind": "not_future"},
             min_value=written,
         )
-    high = f"{min(last.year // 10 * 10 + 20, 9999):04}-01-01"
+    decade = last.year // 10 * 10 + 20
+    if decade > 9999:  # for ever, as 9999-12-31 says
+        return column.rule(
+            "expect_column_values_to_be_between",
+            f"应在 {low} 之后，现为 {{value}}，请核对年份",
+            f"must not lie before {low}, it is {{value}}",
+            "warning",
+            min_value=written,
+        )
+    high = f"{decade:04}-01-01"
     return column.rule(
         "expect_column_values_to_be_between",
         f"应在 {low} 至 {high} 之间，现为 {{value}}，请核对年份",

@@ -148,7 +148,7 @@ def _json(path: Path) -> Any:
         raise DeclarationError(f"{word} is not JSON", f"{word} 不是 JSON 数值", file=path)
 
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=refuse)
+        data = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=refuse)
     except (OSError, UnicodeDecodeError) as cause:
         raise DeclarationError(
             f"the suite cannot be read: {cause}",
@@ -164,6 +164,16 @@ def _json(path: Path) -> Any:
             file=path,
             line=cause.lineno,
         ) from cause
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as cause:
+        raise DeclarationError(
+            "the suite holds half a character, such as \\ud83d alone",
+            "质量规则文件含有残缺的字符，如单独的 \\ud83d",
+            todo="写完整的字符 / write the whole character",
+            file=path,
+        ) from cause
+    return data
 
 
 def _check_suite(data: Any) -> None:
@@ -303,7 +313,7 @@ def _checked_columns(kind: Kind, kwargs: dict[str, Any], dataset: Dataset) -> tu
     if kind.domain == "list" and len(columns) < 2:
         raise _fault("column_list needs at least two columns", "column_list 至少两列")
     for name in columns:
-        if name not in dataset.fields:
+        if not isinstance(name, str) or name not in dataset.fields:
             raise _fault(
                 f"there is no field {name}",
                 f"数据集没有字段 {name}",

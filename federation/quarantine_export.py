@@ -50,12 +50,13 @@ def lines(services: Services, items: Sequence[Item], *, with_values: bool) -> It
     """One line of text for each item, under `HEADS`; `with_values` appends `CONTENTS` and fills the reasons in."""
     zone = ZoneInfo(services.config.spec.timezone)
     for item in items:
-        dataset = services.config.dataset(item.dataset)
-        spec = dataset.fields.get(item.field or "")
+        dataset = services.config.datasets.get(item.dataset)  # neither it nor the region need be declared any more
+        spec = dataset.fields.get(item.field or "") if dataset else None
+        tree = services.config.tree
         about = (
             item.item_id,
-            f"{dataset.label} {dataset.name}",
-            services.config.tree[item.origin].name,
+            f"{dataset.label} {dataset.name}" if dataset else item.dataset,
+            tree[item.origin].name if item.origin in tree else "",
             item.origin,
             item.link_id,
             DIRECTION_ZH[item.direction],

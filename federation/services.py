@@ -82,9 +82,9 @@ class Services:
         gate = self.gates.get(item.dataset)
         return gate.suite.by_name.get(item.rule) if gate is not None else None
 
-    def expired(self, dataset: Dataset) -> datetime:
-        """What was last seen in quarantine before then has outlived its retention."""
-        days = dataset.quarantine_days or self.config.spec.quarantine_days
+    def expired(self, dataset: Dataset | None) -> datetime:
+        """What was last seen in quarantine before then has outlived its retention. None: of a dataset that is no longer declared."""
+        days = (dataset.quarantine_days if dataset else None) or self.config.spec.quarantine_days
         return self.ledger.clock() - timedelta(days=days)
 
     def neighbours(self, link: Link, side: SideName) -> tuple[list[str], list[str]]:

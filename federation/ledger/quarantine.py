@@ -234,7 +234,16 @@ class Quarantine:
         return Opened(held["record"], held["zh"], held["en"], tuple(held.get("fields") or _fields_of(item)))
 
     def replay(self, item: Item, actor: str) -> None:
-        """Ask the link's next run to read this record again and to judge it anew."""
+        """Ask the link's next run to read this record again and to judge it anew. Raises FedsyncError if it is set aside no more."""
+        if item.state not in OPEN:
+            raise FedsyncError(
+                f"the record is {item.state}: there is nothing to judge anew",
+                "该记录已解除隔离，无需重判",
+                todo="fedsync quarantine list",
+                dataset=item.dataset,
+                link=item.link_id,
+                key=item.key,
+            )
         with self.ledger.transaction() as connection:
             self.ask_again(connection, item)
             self.ledger.audit(connection, actor, "quarantine.replay", item.item_id)
@@ -244,6 +253,12 @@ class Quarantine:
         connection.execute(
             update(table).where(table.c.item_id == item.item_id, table.c.state == "open").values(state="replay")
         )
+
+    def datasets(self) -> list[str]:
+        """The datasets of which content is kept, those that are no longer declared included."""
+        statement = select(table.c.dataset).where(table.c.payload != b"").distinct().order_by(table.c.dataset)
+        with self.ledger.transaction() as connection:
+            return [row["dataset"] for row in rows(connection, statement)]
 
     def purge(self, connection: Connection, dataset: str, before: datetime) -> int:
         """Empty the payloads of what was last seen before then (its line stays); returns how many."""

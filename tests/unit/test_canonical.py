@@ -115,6 +115,12 @@ def test_what_people_and_systems_write_becomes_one_value(
         ({"type": "json"}, "[" * 100_000),
         ({"type": "string"}, "a\ufffeb"),
         ({"type": "date"}, "0000-01-01"),
+        ({"type": "date"}, "90年2月3日"),
+        ({"type": "date"}, "90-02-03"),
+        ({"type": "date"}, "1990123"),
+        ({"type": "timestamp"}, "90年2月3日 08:00"),
+        ({"type": "timestamp"}, "90-02-03 08:00:00.5"),
+        ({"type": "timestamp"}, "90-02-03 08:00:00Z"),
         ({"type": "timestamp"}, "9999-12-31T16:00:00Z"),
     ],
 )

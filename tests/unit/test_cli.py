@@ -143,3 +143,6 @@ def test_quarantine_lists_shows_and_replays(small: Small) -> None:
     assert call(small, "quarantine", "replay", item["item_id"][:8])[0] == 0
     assert json.loads(call(small, "quarantine", "list", "--json")[1])[0]["state"] == "replay"
     assert call(small, "quarantine", "show", "zzz")[0] == 1
+    with small.federation.services.ledger.transaction() as connection:
+        lists = connection.exec_driver_sql("SELECT detail FROM audit WHERE action = 'quarantine.list'").fetchall()
+    assert [json.loads(detail)["lines"] for (detail,) in lists] == [1, 1, 1], "a reason quotes what was typed"

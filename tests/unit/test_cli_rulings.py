@@ -89,3 +89,18 @@ def test_a_contested_key_is_listed_shown_and_awarded(small: Small) -> None:
     small.cascade("visit")
     assert (small.get(CITY, "V1", "visit") or {})["summary"] == f"来自{E12}"
     assert call(small, "contest", "list") == (0, [])
+
+
+def test_a_mistyped_dataset_or_region_is_no_empty_list(small: Small) -> None:
+    assert call(small, "correction", "list", "--dataset", "residents")[0] == 1
+    assert call(small, "correction", "list", "--state", "accepted", "--region", "42")[0] == 1
+    assert call(small, "contest", "list", "--dataset", "residents")[0] == 1
+    assert call(small, "contest", "list", "--dataset", "visit") == (0, [])
+
+
+def test_a_correction_of_a_dataset_that_is_declared_no_more_is_listed_all_the_same(small: Small) -> None:
+    (small.folder / "datasets/resident.yaml").unlink()
+    top = small.folder / "federation.yaml"
+    top.write_text(top.read_text(encoding="utf-8").replace("resident: {}, ", ""), encoding="utf-8")
+    asked = run.invoke(app, ["correction", "list", "--file", str(small.folder)])
+    assert asked.exit_code == 0 and "R1" in asked.output

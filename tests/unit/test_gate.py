@@ -265,6 +265,21 @@ WRONG = {
     "a condition that cannot be parsed": expectation("expect_column_values_to_be_unique", column="phone", row_condition="name ==", condition_parser="pandas"),
     "a condition that great expectations ignores": expectation("expect_column_pair_values_to_be_in_set", column_A="phone", column_B="name", value_pairs_set=[["1", "a"]], row_condition="name == 'a'", condition_parser="pandas"),
     "an id that great expectations does not load": {**PHONE, "id": "phone"},
+    "a column that is no name": expectation("expect_column_values_to_be_unique", column=["phone"]),
+    "a format that no date is written in": expectation("expect_column_values_to_match_strftime_format", column="phone", strftime_format="%"),
+    "a format for what is no text": expectation("expect_column_values_to_match_strftime_format", column="born", strftime_format="%Y"),
+    "a schema for text that may be no json": expectation("expect_column_values_to_match_json_schema", column="phone", json_schema={"type": "object"}),
+    "a schema that is none": expectation("expect_column_values_to_match_json_schema", column="note", json_schema={"type": 5}),
+    "a score of text": expectation("expect_column_value_z_scores_to_be_less_than", column="phone", threshold=3, double_sided=True),
+    "a threshold that is no number": expectation("expect_column_value_z_scores_to_be_less_than", column="age", threshold="x", double_sided=True),
+    "an unknown way to find outliers": expectation("expect_column_values_to_not_be_outliers", column="age", method="guess"),
+    "a sum of text": expectation("expect_multicolumn_sum_to_equal", column_list=["phone", "name"], sum_total=3),
+    "types that have no order": expectation("expect_column_pair_values_a_to_be_greater_than_b", column_A="seen", column_B="born"),
+    "pairs that are none": expectation("expect_column_pair_values_to_be_in_set", column_A="phone", column_B="name", value_pairs_set=["ab"]),
+    "a list of dates": expectation("expect_column_values_to_be_in_set", column="born", value_set=["2020-01-01"]),
+    "a condition that compares text with a number": expectation("expect_column_values_to_be_unique", column="phone", row_condition="name > 1", condition_parser="pandas"),
+    "a condition on a date": expectation("expect_column_values_to_be_unique", column="phone", row_condition="born > '2020-01-01'", condition_parser="pandas"),
+    "a condition on a time without an offset": expectation("expect_column_values_to_be_unique", column="phone", row_condition={"type": "comparison", "column": {"name": "seen"}, "operator": ">", "parameter": "2020-01-01"}),
     "a suite parameter": expectation("expect_column_values_to_be_between", column="age", min_value={"$PARAMETER": "low"}),
 }  # fmt: skip
 
@@ -287,7 +302,13 @@ def test_all_faults_of_a_suite_are_listed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [('{"name": "x",\n "expectations": [,]}', 2), ("[]", None), ('{"name": "x", "rules": []}', None)]
+    ("text", "line"),
+    [
+        ('{"name": "x",\n "expectations": [,]}', 2),
+        ("[]", None),
+        ('{"name": "x", "rules": []}', None),
+        ('{"name": "\\ud83d", "expectations": []}', None),
+    ],
 )
 def test_a_file_that_is_not_a_suite_is_refused(tmp_path: Path, text: str, line: int | None) -> None:
     path = tmp_path / "resident.json"
@@ -337,13 +358,17 @@ def test_a_rule_without_a_value_to_judge_holds_in_great_expectations(tmp_path: P
 
 
 def test_a_rule_that_great_expectations_cannot_evaluate_is_an_error_and_not_bad_data(tmp_path: Path) -> None:
-    rule = expectation("expect_column_values_to_match_json_schema", column="phone", json_schema={"type": "object"})
+    broken = {
+        "row_condition": "phone.astype('float') > 1",
+        "condition_parser": "pandas",
+    }  # its message quotes the value
+    rule = expectation("expect_column_values_to_not_be_null", column="phone", **broken)
 
     with pytest.raises(GateError) as raised:
         gate(tmp_path, rule, PHONE).check(rows({"phone": "not json"}))
 
     assert "not json" not in f"{raised.value!r} {raised.value.__cause__!r}", "an error that is logged quotes no record"
-    assert raised.value.where["rule"] == "expect_column_values_to_match_json_schema(phone)"
+    assert raised.value.where["rule"] == "expect_column_values_to_not_be_null(phone)"
     assert raised.value.where["file"] == tmp_path / "resident.json"
 
 

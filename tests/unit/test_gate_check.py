@@ -210,6 +210,7 @@ def test_a_check_that_nobody_answers_is_an_error_and_not_a_pass(tmp_path: Path) 
 WRONG = {
     "an unknown check": (checked(REGEX, "idno", {"kind": "gb"}, regex="^1"), "known"),
     "a check that is no object": (checked(REGEX, "idno", "id_number", regex="^1"), "known"),  # type: ignore[arg-type]
+    "a kind that is no word": (checked(REGEX, "idno", {"kind": ["id_number"]}, regex="^1"), "known"),
     "an unknown word": (checked(REGEX, "idno", {"kind": "id_number", "level": "city"}, regex="^1"), "takes"),
     "a missing word": (checked(REGEX, "friend", {"kind": "exists"}, regex="^1"), "takes"),
     "another kind of rule": (checked(UNIQUE, "idno", {"kind": "id_number"}), "does not go with"),

@@ -172,6 +172,14 @@ def test_bounds_lie_beyond_the_outermost_value_so_that_they_are_nobodys() -> Non
     assert written["planned"]["min_value"] == "1910-01-01"
 
 
+def test_a_date_that_means_for_ever_has_no_upper_bound(tmp_path: Path) -> None:
+    of = dataset("ever", "key", until="date", seen="timestamp")
+    ever = {"key": "K1", "until": date(9999, 12, 31), "seen": datetime(9999, 12, 30, tzinfo=UTC)}
+    rows = pa.Table.from_pylist([ever, {"key": "K2", "until": date(1, 1, 1)}], schema=schema(of, list(of.fields)))
+    gate = loaded(tmp_path, suggest(of, rows, beijing(), NOW), of)
+    assert gate.check(rows).failures.num_rows == 0
+
+
 def test_nothing_can_be_learnt_from_no_record() -> None:
     with pytest.raises(FedsyncError, match="no record"):
         suggest(ODD, odd(0), beijing(), NOW)

@@ -1,27 +1,85 @@
-"""Inspecting workbooks and APIs: what people, and other systems, have done to them."""
+"""Inspecting drop folders, workbooks and APIs: what people, and other systems, have done to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
 import pytest
 
-from connectors.base import Node
-from connectors.findings import Finding
+from connectors.base import Capabilities, Node
+from connectors.findings import Finding, of_error, strategy
+from connectors.parquet import ParquetConnector
 from connectors.rest import RestConnector
 from connectors.workbook import WorkbookConnector
-from federation.errors import AccessDenied, SchemaMismatch
+from federation.errors import AccessDenied, Permanent, SchemaMismatch
+from tests.parquet_drop import drop
 from tests.scripted_http import Request, Say, scripted
 from tests.unit.rest_sample import PEOPLE, REGION, node, person
 
 
 def troubles(found: list[Finding]) -> list[tuple[str, str, str]]:
     return [(one.area, one.state, one.en) for one in found if one.state != "ok"]
+
+
+def test_whatever_is_wrong_comes_with_its_place_and_what_to_do() -> None:
+    found = of_error(Permanent("it is gone", "不见了", file="/a/b.xlsx", region="1101"))
+    assert (found.area, found.en) == ("reach", "it is gone [file=/a/b.xlsx]") and found.todo
+    bare = Capabilities("cursor", present=False, conditional=False, checks=False, writes=False)
+    every = [*strategy(bare, PEOPLE), *strategy(replace(bare, writes=True), PEOPLE)]
+    assert [one.en for one in every if one.state != "ok" and not one.todo] == []
+
+
+# --- drop folders
+
+
+def dropped(folder: Path, **options: Any) -> ParquetConnector:
+    return ParquetConnector(Node(PEOPLE, REGION, "drops", {"path": str(folder), **options}, tuple(PEOPLE.fields)))
+
+
+def columns(*names: str) -> pa.Table:
+    return pa.table({name: pa.array([], pa.string()) for name in names})
+
+
+def test_a_sound_drop_folder_has_nothing_against_it(tmp_path: Path) -> None:
+    drop(tmp_path, "dt=2026-01-31", "full", [columns(*PEOPLE.fields)])
+    found = list(dropped(tmp_path).inspect())
+    assert troubles(found) == []
+    assert {one.area for one in found} == {"reach", "credentials", "rights", "schema", "capture", "strategy"}
+
+
+def test_a_drop_folder_that_holds_nothing_to_read_is_no_sound_one(tmp_path: Path) -> None:
+    drop(tmp_path, "day=2026-01-31", "full", [columns(*PEOPLE.fields)])
+    ((area, state, en),) = troubles(list(dropped(tmp_path).inspect()))
+    assert (area, state) == ("schema", "warn") and "day=2026-01-31" in en
+
+
+def test_a_partition_without_its_manifest_is_told(tmp_path: Path) -> None:
+    drop(tmp_path, "dt=2026-01-31", "full", [columns(*PEOPLE.fields)], manifest=False)
+    ((area, state, en),) = troubles(list(dropped(tmp_path).inspect()))
+    assert (area, state) == ("schema", "warn") and "dt=2026-01-31" in en and "_manifest.json" in en
+
+
+def test_a_column_that_a_full_partition_lacks_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    lost, *kept = reversed(PEOPLE.fields)
+    drop(tmp_path, "dt=2026-01-31", "full", [columns(*kept)])
+    ((area, state, en),) = troubles(list(dropped(tmp_path).inspect()))
+    assert (area, state) == ("schema", "fail") and lost in en and kept[0] in en
+
+
+def test_a_drop_folder_that_is_only_read_needs_no_right_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(tmp_path, "dt=2026-01-31", "full", [columns(*PEOPLE.fields)])
+    monkeypatch.setattr("connectors.parquet_inspect.may", lambda path, mode: False)
+    assert ("rights", "fail") in [one[:2] for one in troubles(list(dropped(tmp_path).inspect()))]
+    assert "rights" not in [one[0] for one in troubles(list(dropped(tmp_path, read_only=True).inspect()))]
 
 
 # --- workbooks

@@ -192,6 +192,17 @@ def test_a_missing_table_is_a_fault_unless_prepare_creates_it(postgres: Postgres
         assert "create" in one.en
 
 
+def test_a_log_that_the_first_sync_makes_together_with_its_table_is_no_fault(postgres: Postgres) -> None:
+    told = found(postgres.connector(create=True, capture="log"))
+    assert [one.state for one in told if one.state == "fail"] == []
+    assert [one.en for one in only(told, "capture", "warn")] == ["there is no change table yet"]
+
+
+def test_mariadb_a_log_that_the_first_sync_makes_together_with_its_table_is_no_fault(maria: Maria) -> None:
+    told = found(maria.connector(create=True, capture="log"))
+    assert [one.en for one in told if one.state != "ok"] == ["there is no change table yet"]
+
+
 @pytest.mark.parametrize(
     ("column", "kind", "state", "says"),
     [

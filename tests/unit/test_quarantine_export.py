@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from federation.cli import app
 from federation.quarantine_export import CONTENTS, HEADS
-from tests.federations import E11, Small
+from tests.federations import E11, WEST_1, Small
 
 run = CliRunner()
 FORMULA = '=HYPERLINK("http://evil.example","点我")'
@@ -119,3 +119,29 @@ def test_a_target_that_will_not_do_is_refused(small: Small, name: str, words: st
 
 def test_an_unknown_state_is_a_matter_of_usage(small: Small) -> None:
     assert call(small, str(small.folder / "out.csv"), "--state", "lost")[0] == 2
+
+
+def test_what_is_neither_declared_nor_set_aside_is_no_empty_answer(small: Small) -> None:
+    for words in (("--dataset", "residents"), ("--region", "42")):
+        assert call(small, str(small.folder / "out.csv"), *words)[0] == 1
+        assert run.invoke(app, ["quarantine", "list", *words, "--file", str(small.folder)]).exit_code == 1
+    assert not (small.folder / "out.csv").exists()
+    assert call(small, str(small.folder / "out.csv"), "--region", WEST_1)[0] == 0, "there is nothing of that region"
+
+
+def test_what_was_set_aside_of_a_region_or_dataset_that_is_declared_no_more_is_told_all_the_same(small: Small) -> None:
+    regions = small.folder / "regions.csv"
+    kept = [line for line in regions.read_text(encoding="utf-8").splitlines() if not line.startswith(E11)]
+    regions.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    assert call(small, str(small.folder / "region.csv"), "--region", E11)[0] == 0
+    heads, *found = from_csv(small.folder / "region.csv")
+    assert {dict(zip(heads, line))["区划代码 region code"] for line in found} == {E11}
+
+    (small.folder / "datasets/resident.yaml").unlink()
+    top = small.folder / "federation.yaml"
+    top.write_text(top.read_text(encoding="utf-8").replace("resident: {}, ", ""), encoding="utf-8")
+    assert call(small, str(small.folder / "dataset.csv"), "--with-values", "--dataset", "resident")[0] == 0
+    heads, *found = from_csv(small.folder / "dataset.csv")
+    assert {dict(zip(heads, line))["数据集 dataset"] for line in found} == {"resident"}
+    told = run.invoke(app, ["quarantine", "list", "--json", "--file", str(small.folder)])
+    assert (told.exit_code, len(json.loads(told.output))) == (0, len(found))

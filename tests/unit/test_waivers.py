@@ -235,6 +235,18 @@ def test_a_dataset_may_say_a_shorter_retention_without_every_record_being_compar
     assert small.federation.purge("root")["resident"] == 1
 
 
+def test_the_content_of_a_dataset_that_is_declared_no_more_is_emptied_as_well(small: Small) -> None:
+    released(small)
+    (small.folder / "datasets/resident.yaml").unlink()
+    top = small.folder / "federation.yaml"
+    top.write_text(top.read_text(encoding="utf-8").replace("resident: {}, ", ""), encoding="utf-8")
+    small.federation = open_federation(small.folder, clock=small.clock)
+    small.clock.now += timedelta(days=400)
+
+    assert small.federation.purge("root") == {"visit": 0, "resident": 1}
+    assert [item.payload for item in items(small, "released")] == [b""]
+
+
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────────────────
 
 run = CliRunner()
@@ -260,6 +272,7 @@ def test_the_commands_waive_show_and_purge(small: Small) -> None:
     assert "王主任" in call(small, "show", item.item_id)[1]
     small.cascade()
     assert phone(small) == BAD
+    assert call(small, "replay", item.item_id)[0] == 1, "it was released: there is nothing to judge anew"
     code, text = call(small, "purge", "--json")
     assert (code, set(json.loads(text)["purged"])) == (0, {"resident", "visit"})
     assert call(small, "purge")[0] == 0
