@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -67,6 +68,31 @@ def tables(**named: pa.Table) -> Iterator[Any]:
         finally:
             for name in named:
                 engine.unregister(name)
+
+
+class _NotYet:
+    """By which `import pandas` fails."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ImportError("pandas is not needed yet")
+
+
+def _without_pandas() -> None:
+    """Arrow looks for pandas when it first meets a Python list: half a second of the processor and 50 MB in every task, of which hardly
+    any needs it. If it was missing then, Arrow looks again where a table is to become a frame; it only takes pandas' own kinds of
+    nothing (NaT, NA), which stand in none of our lists, for no nulls."""
+    if "pandas" in sys.modules:
+        return
+    finder = _NotYet()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([None])
+    finally:
+        sys.meta_path.remove(finder)
+
+
+_without_pandas()
 
 
 class _Slot:
