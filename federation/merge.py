@@ -199,9 +199,8 @@ def advance(plan: Plan, blocked_down: pa.Array, blocked_up: pa.Array) -> Advance
         **blocked,
     )
     gone = settled.column("gone")
-    return Advance(
-        settled.filter(pc.invert(gone)).drop_columns(["gone"]), settled.filter(gone).column("key").combine_chunks()
-    )
+    kept = where(settled, pc.invert(gone)).drop_columns(["gone"])
+    return Advance(kept, settled.filter(gone).column("key").combine_chunks())
 
 
 def _settled_sql(group: Group) -> str:

@@ -58,7 +58,7 @@ def upper_end(
     rows = _placed(vouched(stated, baseline, contract, evidence), baseline, contract)
     rows = rows.select(side_schema(contract.groups).names)
     doubtful = rows.filter(pc.equal(rows.column("state"), "doubtful")).column("key").combine_chunks()
-    rows = rows.filter(pc.not_equal(rows.column("state"), "doubtful"))
+    rows = where(rows, pc.not_equal(rows.column("state"), "doubtful"))
     side = Side(rows, reading.complete, pa.concat_arrays([frozen, doubtful]))
     whole = _together(here, away)
     return End(side, whole, reading.outside.schema.empty_table(), doubtful)
