@@ -380,3 +380,7 @@ def example_create(
 def main() -> None:
     """Entry point of the `fedsync` command."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -404,7 +404,8 @@ class LinkRun:
                 **mended,
             )
             crossed = services.cross(connection, self.link) if self._corrections else (0, 0)
-        self._notify(bool(sum(crossed) or ruled), moved=False)
+        # after a run that had settled, but could not tell its people what became of theirs, there may be news
+        self._notify(bool(sum(crossed) or ruled or mended), moved=False)
         return replace(
             Outcome.nothing(self.run_id, self.link.id, self.link.upper.code, self.link.lower.code),
             corrections_up=crossed[0],

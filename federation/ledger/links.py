@@ -199,18 +199,13 @@ class Links:
         word: str,
         error: str | None = None,
     ) -> None:
-        """Enter one run: what it did, and how it ended (`ok`, `held`, `failed`)."""
-        connection.execute(
-            run_table.insert().values(
-                run_id=outcome.run_id,
-                link_id=outcome.link_id,
-                started=started,
-                finished=finished,
-                outcome=word,
-                counts=json.dumps(outcome.summary()),
-                error=error,
-            )
-        )
+        """Enter one run: what it did, and how it ended (`ok`, `held`, `failed`). Of one that had settled before it failed, what it did stays."""
+        ended = {"finished": finished, "outcome": word, "error": error}
+        known = update(run_table).where(run_table.c.run_id == outcome.run_id).values(**ended)
+        if connection.execute(known).rowcount:
+            return
+        what = {"run_id": outcome.run_id, "link_id": outcome.link_id, "counts": json.dumps(outcome.summary())}
+        connection.execute(run_table.insert().values(**what, started=started, **ended))
 
     def mark_failed(self, link_id: str, error: FedsyncError) -> None:
         """Note that a link could not even start, unless somebody works on it right now."""

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from connectors.memory import MemoryConnector
 from federation.cli import app
+from federation.errors import Transient
+from federation.failpoints import arm, disarm
 from federation.ledger.quarantine import Item
+from federation.ledger.schema import run
+from federation.ledger.store import rows
 from tests.federations import CITY, E11, E12, EAST, EAST_1, RESIDENT, SUITE, VISIT, Small
 
 REASON = {"zh": "手机号“{value}”与身份证“{id_number}”不符", "en": "{value!r} does not suit {id_number!r}"}
@@ -70,6 +75,25 @@ def arrived(small: Small) -> None:
     small.resident(phone=NUMBER)
     small.cascade()
     assert small.get(E11, "R1") is not None
+
+
+def test_a_run_that_settled_and_could_not_tell_its_people_says_why_and_tells_them_next_time(small: Small) -> None:
+    def gone() -> None:
+        raise Transient("the share is gone", "共享目录不可用", todo="稍后重试 / try again later")
+
+    arrived(small)
+    small.put(E11, "R1", phone="139")
+    arm("notify.before", gone)
+    try:
+        failed = small.federation.cascade("resident")
+    finally:
+        disarm()
+    assert failed.errors and all("the share is gone" in str(error) for error in failed.errors.values())
+    with small.federation.services.ledger.transaction() as connection:
+        told = rows(connection, select(run).where(run.c.outcome == "failed"))
+    assert any(json.loads(line["counts"])["ascended"] for line in told), "what it did before is kept"
+    small.cascade()
+    assert shown(small, E11) == [("R1", "open")]
 
 
 def test_what_a_community_typed_and_fails_at_the_citys_hop_is_returned_to_the_community(small: Small) -> None:
