@@ -123,7 +123,7 @@ class _Whole:
         return self.services.config.tree
 
     def exist(self, dataset: str, keys: pa.Array) -> pa.Array:
-        return self.services.present(dataset, self.region, keys)
+        return self.services.exist(dataset, self.region, keys)
 
     def held(self, name: str) -> pa.Array:
         return flat(self.rows.column(name)).drop_null()

@@ -12,7 +12,6 @@ from connectors.base import Connector
 from federation.canonical import key_column
 from federation.config import Link
 from federation.delivery import Delivery
-from federation.errors import SchemaMismatch
 from federation.gate_reason import flat
 from federation.reading import KEY, Reading, without
 from federation.regions import Region, RegionTree
@@ -46,17 +45,7 @@ class Surroundings:
         return self.link.lower.code
 
     def exist(self, dataset: str, keys: pa.Array) -> pa.Array:
-        try:
-            return self.services.present(dataset, self.source.code, keys)
-        except SchemaMismatch:
-            if self._ever_synced(dataset):
-                raise
-            return keys.slice(0, 0)  # the table is made when the other dataset is first synced: nothing is there yet
-
-    def _ever_synced(self, dataset: str) -> bool:
-        services, region = self.services, self.source.code
-        touching = [f"{dataset}/{region}", *(link.id for link in services.config.links(dataset, region))]
-        return any(state.last_ok is not None for state in services.links.states(touching).values())
+        return self.services.exist(dataset, self.source.code, keys)
 
     def held(self, name: str) -> pa.Array:
         moving = [rows for fields, rows in self.delivery.parts if name in fields]
