@@ -43,6 +43,7 @@ from connectors.base import (
     Probe,
     changes_of,
     fetched,
+    having,
     no_keys,
     refuse_moved,
 )
@@ -64,7 +65,7 @@ STAMP = FieldSpec(type="timestamp", label="更新时间", authority="shared")
 """The column of last change that `prepare` creates."""
 KEYS_AT_ONCE = 500
 MANY_KEYS = 20_000
-"""From here on, reading the table and picking is cheaper than asking for keys."""
+"""From here on, reading the table and picking is cheaper than asking for keys, or for values."""
 
 
 class SqlOptions(Options):
@@ -205,9 +206,7 @@ class SqlConnector(Connector):
 
     def fetch(self, keys: pa.Table) -> Changes:
         if not keys.num_rows:
-            return fetched(
-                self.node, changes_of(self.node, self.node.schema.empty_table(), present=False, cursor=None), keys
-            )
+            return self._picked([self.node.schema.empty_table()], keys)
         with self._reading() as connection:
             conditions = self._key_conditions(connection, keys)
             parts = [self._raw(connection, condition) for condition in conditions]
@@ -217,6 +216,17 @@ class SqlConnector(Connector):
                 loose = self._key_conditions(connection, found.deleted, trimmed=True)
                 found = self._picked([*parts, *(self._raw(connection, condition) for condition in loose)], keys)
         return self._located(found)
+
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        """Where a key may stand twice, everything is read: one such row alone would pass for a good one."""
+        asked, condition = values.unique().drop_null(), None
+        with self._reading() as connection:
+            if len(asked) <= MANY_KEYS and self._keyed(connection):
+                condition = self._database.holding(self._column(connection, name), self.specs[name], asked)
+            raw = None if condition is None else self._raw(connection, condition)
+        if raw is None:
+            return super().holding(name, asked)
+        return having(changes_of(self.node, raw, present=False, cursor=None).rows, name, asked)
 
     def apply(self, batch: Batch) -> Applied:
         tables = [rows for rows in batch.upserts if rows.num_rows]
