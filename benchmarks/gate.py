@@ -1,8 +1,11 @@
-"""The gate beside plain polars: 1 M rows × 8 rules, failing keys named. Run: python benchmarks/gate.py [rows]
+"""The gate beside plain polars: 1 M rows × 8 rules, failing keys named. Run: python -m benchmarks.gate [rows]
 
 Both judge the same rows by the same eight rules and end with one table of (key, rule) lines. polars returns just that; the gate
 also writes field, value, severity and two reasons per line. Prints seconds (best of five, alternating) and their ratio, and the
 time of a warm batch of 100 rows. The lines must be the same or the program fails.
+
+Then one bad record among all of them, through a whole link of two PostgreSQL tables (`benchmarks.link_world`; FEDSYNC_TEST_POSTGRES, else the
+local server): every other must arrive in that one run, and the one must be named, or the program fails.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks import link_world as world
+from benchmarks.link import SERVER
 from federation import canonical
 from federation.contract import Dataset
 from federation.gate import Gate
@@ -120,6 +123,38 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def one_bad(count: int) -> float:
+    """Sync all but one of `count` records, for the gate holds that one back; seconds."""
+    from federation.runtime import open_federation
+
+    world.make(SERVER, count)
+    try:
+        with world.connect(SERVER, world.SCHEMAS["city"]) as people:
+            worst = "SELECT max(resident_id) FROM residents"
+            people.execute(f"UPDATE residents SET phone = '139' WHERE resident_id = ({worst})")
+            bad = people.execute(worst).fetchall()[0][0]
+        with tempfile.TemporaryDirectory() as folder:
+            world.declare(SERVER, Path(folder), "snapshot")
+            federation = open_federation(folder)
+            start = time.perf_counter()
+            done = federation.sync_parent("resident", world.CITY)
+            took = time.perf_counter() - start
+            items = federation.services.quarantine.open_items(dataset="resident")
+        (outcome,) = done.outcomes
+        account = {word: n for word, n in outcome.accounts["upper"].items() if n}
+        with world.connect(SERVER, world.SCHEMAS["district"]) as people:
+            arrived = people.execute(
+                "SELECT count(*), count(*) FILTER (WHERE resident_id = %s) FROM residents", [bad]
+            ).fetchone()
+        assert not done.errors, done.errors
+        assert account == {"read": count, "delivered": count - 1, "quarantined": 1}, account
+        assert arrived == (count - 1, 0), arrived
+        assert [(item.key, item.field) for item in items] == [(bad, "phone")], items
+        return took
+    finally:
+        world.drop(SERVER)
+
+
 def main() -> None:
     """Compare and report."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
@@ -136,6 +171,7 @@ def main() -> None:
     judge.check(small)
     batch = sorted(seconds(lambda: judge.check(small)) for _ in range(50))
     print(f"100 rows, warm: median {batch[25] * 1000:.1f} ms, worst {batch[-1] * 1000:.1f} ms (budget 20)")
+    print(f"one bad record among {count:,}: {count - 1:,} delivered, 1 quarantined and named, {one_bad(count):.1f} s")
 
 
 if __name__ == "__main__":

@@ -338,6 +338,12 @@ class Connector(ABC):
     def fetch(self, keys: pa.Table) -> Changes:
         """The rows with these keys, as they are now (`present` and `cursor` are None; missing keys are in `deleted`)."""
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        """The rows whose field `name` holds one of these values (typed), as they are now; none of them may be missed. Null is no value.
+
+        Default: read everything."""
+        return having(self.changes(None, sweep=False).rows, name, values)
+
     @abstractmethod
     def apply(self, batch: Batch) -> Applied:
         """Write a batch: insert or update its rows by key, delete its keys. Idempotent. All or nothing where the system can."""
@@ -431,6 +437,11 @@ def fetched(node: Node, changes: Changes, keys: pa.Table) -> Changes:
         present=None,
         cursor=None,
     )
+
+
+def having(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Of rows already read, the part that answers `holding`."""
+    return rows.filter(pc.is_in(rows.column(name), value_set=values.drop_null()))
 
 
 def refuse_moved(node: Node, expected: Expected, rows: pa.Table) -> None:

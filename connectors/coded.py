@@ -69,6 +69,11 @@ class CodedConnector(WrappingConnector):
     def fetch(self, keys: pa.Table) -> Changes:
         return self._decoded(self.inner.fetch(self._encoded(keys.select(list(self.node.dataset.key)), native=False)))
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        """A value without a code is held by nobody here."""
+        asked = self._pairs[name].encoded(values, native=False) if name in self._pairs else values
+        return self._values(self.inner.holding(name, asked), self.node.fields)
+
     def apply(self, batch: Batch) -> Applied:
         upserts = tuple(self._encoded(rows) for rows in batch.upserts)
         expected = self._comparable(batch.expected)

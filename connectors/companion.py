@@ -79,6 +79,11 @@ class CompanionConnector(WrappingConnector):
     def fetch(self, keys: pa.Table) -> Changes:
         return self._joined(self.inner.fetch(keys), self.side.changes(None))
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        if name in self.lacking:
+            return Connector.holding(self, name, values)
+        return self._whole(self.inner.holding(name, values), self.side.changes(None))
+
     def apply(self, batch: Batch) -> Applied:
         """The companion first: if the system then fails, the companion holds a value for a row that is tried again.
 
@@ -124,14 +129,18 @@ class CompanionConnector(WrappingConnector):
         return rows.select([*self.keys, *named]) if named else None
 
     def _joined(self, found: Changes, kept: Changes) -> Changes:
-        rows = found.rows.select([name for name in found.rows.column_names if name not in self.lacking])
+        return replace(found, rows=self._whole(found.rows, kept))
+
+    def _whole(self, found: pa.Table, kept: Changes) -> pa.Table:
+        """The system's rows with what the companion keeps of them."""
+        rows = found.select([name for name in found.column_names if name not in self.lacking])
         if kept.rows.num_rows:
             whole = rows.join(kept.rows.select([*self.keys, *self.lacking]), self.keys, join_type="left outer")
         else:
             whole = rows
             for name in self.lacking:
                 whole = whole.append_column(name, pa.nulls(rows.num_rows, self.node.schema.field(name).type))
-        return replace(found, rows=whole.select(self.node.schema.names).cast(self.node.schema))
+        return whole.select(self.node.schema.names).cast(self.node.schema)
 
 
 def _both(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:

@@ -52,6 +52,10 @@ class LevelConnector(WrappingConnector):
     def fetch(self, keys: pa.Table) -> Changes:
         return self._scoped(self.inner.fetch(keys))
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        rows = self.inner.holding(name, values)
+        return rows.filter(pc.invert(self._outside(rows)))
+
     def apply(self, batch: Batch) -> Applied:
         for rows in batch.upserts:
             if self.node.dataset.jurisdiction in rows.column_names and pc.any(self._outside(rows)).as_py():

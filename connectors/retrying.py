@@ -150,6 +150,9 @@ class RetryingConnector(WrappingConnector):
     def fetch(self, keys: pa.Table) -> Changes:
         return self.retrier.call(lambda: self.inner.fetch(keys))
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        return self.retrier.call(lambda: self.inner.holding(name, values))
+
     def apply(self, batch: Batch) -> Applied:
         return self.retrier.call(lambda: self.inner.apply(batch))
 

@@ -43,6 +43,7 @@ from connectors.base import (
     Probe,
     changes_of,
     fetched,
+    having,
     no_keys,
     refuse_moved,
 )
@@ -51,20 +52,18 @@ from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Database, Patience, created, open_database, place_of
 from connectors.sql_desk import SqlDesk
 from connectors.sql_errors import driver_errors
+from connectors.sql_keys import MANY_KEYS, key_conditions
 from connectors.sql_log import LogCapture, Ours, change_table
 from connectors.sql_log_table import LONGEST
 from connectors.sql_returns import SqlReturns
 from connectors.sql_sqlite import STAMPED
-from connectors.sql_values import for_driver, joined
+from connectors.sql_values import joined
 from federation.canonical import key_table
 from federation.contract import FieldSpec
 from federation.errors import SchemaMismatch
 
 STAMP = FieldSpec(type="timestamp", label="更新时间", authority="shared")
 """The column of last change that `prepare` creates."""
-KEYS_AT_ONCE = 500
-MANY_KEYS = 20_000
-"""From here on, reading the table and picking is cheaper than asking for keys."""
 
 
 class SqlOptions(Options):
@@ -210,9 +209,7 @@ class SqlConnector(Connector):
 
     def fetch(self, keys: pa.Table) -> Changes:
         if not keys.num_rows:
-            return fetched(
-                self.node, changes_of(self.node, self.node.schema.empty_table(), present=False, cursor=None), keys
-            )
+            return self._picked([self.node.schema.empty_table()], keys)
         with self._reading() as connection:
             conditions = self._key_conditions(connection, keys)
             parts = [self._raw(connection, condition) for condition in conditions]
@@ -222,6 +219,17 @@ class SqlConnector(Connector):
                 loose = self._key_conditions(connection, found.deleted, trimmed=True)
                 found = self._picked([*parts, *(self._raw(connection, condition) for condition in loose)], keys)
         return self._located(found)
+
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        """Where a key may stand twice, everything is read: one such row alone would pass for a good one."""
+        asked, condition = values.unique().drop_null(), None
+        with self._reading() as connection:
+            if len(asked) <= MANY_KEYS and self._keyed(connection):
+                condition = self._database.holding(self._column(connection, name), self.specs[name], asked)
+            raw = None if condition is None else self._raw(connection, condition)
+        if raw is None:
+            return super().holding(name, asked)
+        return having(changes_of(self.node, raw, present=False, cursor=None).rows, name, asked)
 
     def apply(self, batch: Batch) -> Applied:
         tables = [rows for rows in batch.upserts if rows.num_rows]
@@ -460,28 +468,8 @@ class SqlConnector(Connector):
         return f"{newest}:{self._database.checksum(connection, table, about)}", f", newest {newest}"
 
     def _key_conditions(self, connection: Connection, keys: pa.Table, *, trimmed: bool = False) -> list[Any]:
-        """Conditions that select the rows with these keys, each row once; [None]: read everything instead."""
-        if keys.num_rows > MANY_KEYS:
-            return [None]
         columns = {name: self._column(connection, name) for name in self.node.dataset.key}
-        values = [for_driver(keys.column(name), column.type, self.node.timezone) for name, column in columns.items()]
-
-        def one(name: str, chosen: list[Any]) -> Any:
-            if trimmed and self.specs[name].type in ("string", "enum"):
-                return self._database.trimmed(columns[name]).in_(chosen)
-            return self._database.key_condition(columns[name], self.specs[name], chosen)
-
-        if any(one(name, []) is None for name in columns):
-            return [None]
-        step = KEYS_AT_ONCE // len(columns)  # so many parameters, whatever the key
-        spans = [slice(start, start + step) for start in range(0, keys.num_rows, step)]
-        if len(columns) == 1:
-            return [one(self.node.dataset.key[0], values[0][span]) for span in spans]
-        rows = list(zip(*values))
-        return [
-            or_(*(and_(*(one(name, [value]) for name, value in zip(columns, row))) for row in rows[span]))
-            for span in spans
-        ]
+        return key_conditions(self._database, columns, self.specs, keys, self.node.timezone, trimmed=trimmed)
 
     def _picked(self, parts: list[pa.Table], keys: pa.Table) -> Changes:
         return fetched(self.node, changes_of(self.node, joined(parts), present=False, cursor=None), keys)

@@ -206,6 +206,11 @@ class Database:
         """Rows whose key field is one of `values`; None if the database would compare them otherwise than the contract does."""
         return column.in_(values) if is_natural(spec, column.type) else None
 
+    def holding(self, column: Column[Any], spec: FieldSpec, values: pa.Array) -> Any:
+        """Rows whose field is one of `values` (typed), and any others of which only the contract can tell whether it is; None if the
+        database cannot tell them apart."""
+        return None
+
     def same(self, left: Any, right: Any, spec: FieldSpec, column: Column[Any]) -> Any:
         """Whether two columns (of the table, and staged for it) hold the same key field."""
         return left == right

@@ -39,11 +39,12 @@ from sqlalchemy import (
     func,
     inspect,
     literal_column,
+    or_,
     select,
     text,
     type_coerce,
 )
-from sqlalchemy.dialects.mysql import BIT, DATETIME, LONGTEXT, TIMESTAMP, VARCHAR, insert
+from sqlalchemy.dialects.mysql import BIT, CHAR, DATETIME, LONGTEXT, TIMESTAMP, VARCHAR, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -51,7 +52,17 @@ from connectors.sql_capture import Watermark
 from connectors.sql_database import STAGE, Columns, Database
 from connectors.sql_mysql_buckets import MysqlBuckets
 from connectors.sql_mysql_errors import DENIED, number_of
-from connectors.sql_values import column_type, for_driver, is_natural, is_text, is_zoned, naive_local, raw_columns
+from connectors.sql_values import (
+    column_type,
+    for_driver,
+    is_exact,
+    is_natural,
+    is_text,
+    is_zoned,
+    naive_local,
+    raw_columns,
+    untidy,
+)
 from federation.contract import FieldSpec
 
 SESSION = {
@@ -165,6 +176,17 @@ class Mysql(Database):
         if is_natural(spec, column.type):
             return column.in_(values)
         return cast(column, String).in_(values) if spec.type in ("string", "enum") else None
+
+    def holding(self, column: Column[Any], spec: FieldSpec, values: pa.Array) -> Any:
+        """Text is compared as Unicode, byte by byte, whatever the column's charset and collation."""
+        if is_exact(spec, column.type):
+            return column.in_(values.to_pylist())
+        if spec.type not in ("string", "enum") or not isinstance(column.type, (String, Integer)):
+            return None
+        told = column if is_text(column.type) else column + literal_column("0")  # without the zeros of ZEROFILL
+        text = cast(told, CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
+        pattern = untidy(spec, lambda character: f"\\x{{{ord(character):04x}}}")
+        return or_(text.in_(values.to_pylist()), text.regexp_match(pattern))
 
     def same(self, left: Any, right: Any, spec: FieldSpec, column: Column[Any]) -> Any:
         """The index finds what the column's collation takes for equal; of that, what is."""

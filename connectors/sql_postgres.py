@@ -12,17 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from sqlalchemy import (
+    CHAR,
     URL,
     BigInteger,
     Column,
     Connection,
     Date,
     Engine,
+    Enum,
     Insert,
     Integer,
     Numeric,
+    SmallInteger,
     String,
     Table,
+    Text,
     case,
     cast,
     event,
@@ -39,7 +43,17 @@ from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Columns, Database, single
 from connectors.sql_postgres_buckets import PostgresBuckets
 from connectors.sql_postgres_driver import ImpatientConnection, drain
-from connectors.sql_values import as_text, is_natural, is_zoned, joined, naive_local, read_type
+from connectors.sql_values import (
+    as_text,
+    is_exact,
+    is_natural,
+    is_text,
+    is_zoned,
+    joined,
+    naive_local,
+    read_type,
+    untidy,
+)
 from federation.contract import FieldSpec
 
 CHUNK = 32 * 1024 * 1024
@@ -190,6 +204,19 @@ class Postgres(Database):
             return column.in_(values)
         return cast(column, String).in_(values) if spec.type in ("string", "enum") else None
 
+    def holding(self, column: Column[Any], spec: FieldSpec, values: pa.Array) -> Any:
+        """Text is compared as the column does it, so that an index may serve; of what is untidy, the collation must know nothing."""
+        if is_exact(spec, column.type):
+            return column.in_(_fitting(values, column.type).to_pylist())
+        if spec.type not in ("string", "enum") or not _tells_text(column.type, spec):
+            return None
+        text = cast(column, Text)
+        same = column if is_text(column.type) and not isinstance(column.type, Enum) else text
+        pattern = untidy(spec, lambda character: f"\\u{ord(character):04x}")
+        return or_(
+            same.in_(values.to_pylist()), text.collate("C").op("~", is_comparison=True)(literal(pattern, Text()))
+        )
+
     def insert_or_update(self, table: Table, keys: Sequence[str], others: Sequence[str]) -> Insert:
         new = insert(table)
         if not others:
@@ -238,6 +265,21 @@ class Postgres(Database):
         if not isinstance(column.type, Date):
             start = start - func.make_interval(0, 0, 0, 0, 0, 0, overlap.seconds)
         return or_(column.is_(None), column >= start)
+
+
+def _tells_text(kind: Any, spec: FieldSpec) -> bool:
+    """Whether a column's text in a statement is what is read of it. CHAR(n) loses its blanks there."""
+    return isinstance(kind, Integer) or (is_text(kind) and ("trim" in spec.normalise or not isinstance(kind, CHAR)))
+
+
+def _fitting(values: pa.Array, kind: Any) -> pa.Array:
+    """Without the numbers that a column of whole numbers has no room for: nobody holds them, and to ask for one is an error there.
+
+    Asked for as larger numbers than the column's, they would be compared one by one with each row's, not by hash."""
+    if not isinstance(kind, Integer):
+        return values
+    limit = 2 ** (15 if isinstance(kind, SmallInteger) else 63 if isinstance(kind, BigInteger) else 31)
+    return values.filter(pc.and_(pc.greater_equal(values, -limit), pc.less_equal(values, limit - 1)))
 
 
 def _know_descendants(dialect: Any) -> None:

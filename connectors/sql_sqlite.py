@@ -24,7 +24,9 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    literal,
     literal_column,
+    not_,
     or_,
     select,
     type_coerce,
@@ -35,11 +37,14 @@ from sqlalchemy.types import NullType
 from connectors.sql_capture import Overlap, Watermark
 from connectors.sql_database import Columns, Database
 from connectors.sql_values import as_text, is_natural, is_text, local_text, raw_columns
+from federation.canonical import plain_ranges
 from federation.contract import FieldSpec
 
 BUSY_MILLISECONDS = 20_000
 HASHED_ROWS = 20_000
 """Up to so many rows, hashing them is cheap and tells this table's changes from those of its neighbours in the file."""
+
+_DAY = "-".join(["[0-9]" * 4, "[0-9]" * 2, "[0-9]" * 2])
 
 
 class Sqlite(Database):
@@ -113,6 +118,21 @@ class Sqlite(Database):
             return self.plain(column).in_(values)
         return cast(self.plain(column), Text).in_(values) if spec.type in ("string", "enum") else None
 
+    def holding(self, column: Column[Any], spec: FieldSpec, values: pa.Array) -> Any:
+        """Whatever its column is declared as: what is not kept as our own programs would keep it is left to the contract."""
+        held = self.plain(column)
+        kind = func.typeof(held)
+        if spec.type == "int":
+            return or_(held.in_(values.to_pylist()), kind.not_in(["integer", "null"]))
+        if spec.type == "date":
+            return or_(held.in_(values.cast(pa.string()).to_pylist()), not_(_like(held, _DAY)))
+        if spec.type not in ("string", "enum"):
+            return None
+        told = cast(held, Text)
+        plain = "".join(f"{first}-{last}" for first, last in plain_ranges(spec.normalise))
+        untidy = (_like(told, pattern) for pattern in (f"*[^{plain}]*", " *", "* "))
+        return or_(told.in_(values.to_pylist()), kind.in_(["real", "blob"]), *untidy)
+
     def same(self, left: Any, right: Any, spec: FieldSpec, column: Column[Any]) -> Any:
         """In a column without a type 7 and '7' are different, and people's programs wrote either."""
         if is_comparable(spec, column):
@@ -162,6 +182,10 @@ class Sqlite(Database):
             return or_(column.is_(None), column >= watermark.at - overlap.steps)
         second = _second(column)
         return or_(second.is_(None), second >= watermark.at - overlap.seconds)
+
+
+def _like(expression: Any, pattern: str) -> Any:
+    return expression.op("GLOB", is_comparison=True)(literal(pattern))
 
 
 def _second(column: Column[Any]) -> Any:

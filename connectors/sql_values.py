@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import types as sql
 
-from federation.canonical import arrow_type
+from federation.canonical import arrow_type, plain_ranges
 from federation.contract import FieldSpec
 
 
@@ -47,6 +47,19 @@ def is_natural(spec: FieldSpec, column: sql.TypeEngine[Any]) -> bool:
         "timestamp": (sql.DateTime,),
     }
     return isinstance(column, kinds[spec.type])
+
+
+def is_exact(spec: FieldSpec, column: sql.TypeEngine[Any]) -> bool:
+    """Whether the column keeps whole numbers, or days, of which any two are the same to the contract only if they are to the database."""
+    if spec.type == "int":
+        return isinstance(column, (sql.Integer, sql.Numeric)) and not isinstance(column, sql.Float)
+    return spec.type == "date" and isinstance(column, sql.Date)
+
+
+def untidy(spec: FieldSpec, escape: Callable[[str], str]) -> str:
+    """The regular expression that finds any text which the contract may read as another. `escape`: how a character is written in it."""
+    plain = "".join(f"{escape(first)}-{escape(last)}" for first, last in plain_ranges(spec.normalise))
+    return f"[^{plain}]|^ | $"
 
 
 def is_zoned(column: sql.TypeEngine[Any]) -> bool:

@@ -48,6 +48,9 @@ class WrappingConnector(Connector):
     def fetch(self, keys: pa.Table) -> Changes:
         return self.inner.fetch(keys)
 
+    def holding(self, name: str, values: pa.Array) -> pa.Table:
+        return self.inner.holding(name, values)
+
     def apply(self, batch: Batch) -> Applied:
         return self.inner.apply(batch)
 

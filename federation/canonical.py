@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from federation.canonical_json import canonical_json
 from federation.canonical_text import normal_text
+from federation.canonical_text import plain_ranges as plain_ranges
 from federation.contract import Dataset, FieldSpec
 from federation.vector import query
 

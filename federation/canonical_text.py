@@ -65,6 +65,13 @@ def _plain(steps: tuple[str, ...]) -> np.ndarray:
     return plain
 
 
+def plain_ranges(steps: Sequence[str]) -> list[tuple[str, str]]:
+    """First and last character of each range of plain ones: text of nothing else, without a blank at an edge, is canonical already."""
+    found = np.flatnonzero(_plain(tuple(steps))[:0x80])
+    runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+    return [*((chr(run[0]), chr(run[-1])) for run in runs), ("\u4000", "\u9fff")]
+
+
 def _normal(text: pa.Array, steps: Sequence[str]) -> pa.Array:
     form = "NFKC" if "halfwidth" in steps else "NFC"
     text = pc.utf8_normalize(text, form=form)

@@ -50,8 +50,9 @@ class Around(Protocol):
         """Of these keys (as text), those that the node where the records come from holds in another dataset."""
         ...
 
-    def held(self, name: str) -> pa.Array:
-        """The values of a field in all records that the node where they go to will hold afterwards, the moving ones included."""
+    def held(self, name: str, values: pa.Array) -> pa.Array:
+        """Of these values of a field, each as often as there are records with it among all that the node where they go to will hold
+        afterwards, the moving ones included."""
         ...
 
 
@@ -220,8 +221,8 @@ def _exists(check: Check, rows: pa.Table, dataset: Dataset, around: Around) -> p
 def _unique_at_node(check: Check, rows: pa.Table, dataset: Dataset, around: Around) -> pa.Array:
     """Each record counts once, the moving ones included: a value that is there twice is another's as well."""
     values = flat(rows.column(check.column))
-    held = around.held(check.column)
-    counts = pc.value_counts(held.filter(pc.is_in(held, value_set=values)))
+    wanted = values.unique().drop_null()
+    counts = pc.value_counts(around.held(check.column, wanted) if len(wanted) else wanted)
     return pc.invert(pc.is_in(values, value_set=counts.field("values").filter(pc.greater(counts.field("counts"), 1))))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.base import Changes
 from federation.contract import Dataset
@@ -123,10 +124,11 @@ class _Whole:
         return self.services.config.tree
 
     def exist(self, dataset: str, keys: pa.Array) -> pa.Array:
-        return self.services.present(dataset, self.region, keys)
+        return self.services.exist(dataset, self.region, keys)
 
-    def held(self, name: str) -> pa.Array:
-        return flat(self.rows.column(name)).drop_null()
+    def held(self, name: str, values: pa.Array) -> pa.Array:
+        held = flat(self.rows.column(name))
+        return held.filter(pc.is_in(held, value_set=values))
 
 
 def _checked(judged: Sequence[Judged], rows: pa.Table, services: Services, dataset: str, region: str) -> list[Judged]:

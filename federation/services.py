@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from federation.config import Binding, Config, Link
 from federation.contract import Dataset, LinkContract
 from federation.correcting import Desk
+from federation.errors import SchemaMismatch
 from federation.gate import Gate
 from federation.gate_suite import Rule
 from federation.identity import Identities
@@ -67,6 +68,16 @@ class Services:
     def now(self) -> datetime:
         """The ledger's time, in the federation's time zone."""
         return self.ledger.clock().astimezone(ZoneInfo(self.config.spec.timezone))
+
+    def exist(self, dataset: str, region: str, keys: pa.Array) -> pa.Array:
+        """Of these keys (as text), those that a node holds: none, while there is no table because the dataset was never synced there."""
+        try:
+            return self.present(dataset, region, keys)
+        except SchemaMismatch:
+            touching = [f"{dataset}/{region}", *(link.id for link in self.config.links(dataset, region))]
+            if any(state.last_ok is not None for state in self.links.states(touching).values()):
+                raise
+            return keys.slice(0, 0)
 
     def paused(self) -> Paused:
         """What is paused at this moment."""

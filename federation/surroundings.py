@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.base import Connector
 from federation.canonical import key_column
 from federation.config import Link
 from federation.delivery import Delivery
-from federation.errors import SchemaMismatch
 from federation.gate_reason import flat
 from federation.reading import KEY, Reading, without
 from federation.regions import Region, RegionTree
@@ -23,7 +22,8 @@ from federation.services import Services
 class Surroundings:
     """One direction of one link run (`gate_check.Around`). `source`: where its records come from; `goal`: the node they go to.
 
-    `reading`: what was read of the goal. Nothing is read before a check asks for it.
+    `reading`: what was read of the goal. Nothing is read before a check asks for it; then once for all that moves, whatever part of
+    it is judged.
     """
 
     services: Services
@@ -32,6 +32,7 @@ class Surroundings:
     goal: Connector
     reading: Reading
     delivery: Delivery
+    _asked: dict[str, tuple[pa.Array, pa.Table]] = field(default_factory=dict, init=False)
 
     @property
     def now(self) -> datetime:
@@ -46,28 +47,24 @@ class Surroundings:
         return self.link.lower.code
 
     def exist(self, dataset: str, keys: pa.Array) -> pa.Array:
-        try:
-            return self.services.present(dataset, self.source.code, keys)
-        except SchemaMismatch:
-            if self._ever_synced(dataset):
-                raise
-            return keys.slice(0, 0)  # the table is made when the other dataset is first synced: nothing is there yet
+        return self.services.exist(dataset, self.source.code, keys)
 
-    def _ever_synced(self, dataset: str) -> bool:
-        services, region = self.services, self.source.code
-        touching = [f"{dataset}/{region}", *(link.id for link in services.config.links(dataset, region))]
-        return any(state.last_ok is not None for state in services.links.states(touching).values())
-
-    def held(self, name: str) -> pa.Array:
+    def held(self, name: str, values: pa.Array) -> pa.Array:
         moving = [rows for fields, rows in self.delivery.parts if name in fields]
         leaving = [*(flat(rows.column(KEY)) for rows in moving), self.delivery.removals]
-        staying = without(self._goal_rows, pa.concat_arrays(leaving))
-        return pa.concat_arrays([flat(rows.column(name)).drop_null() for rows in (staying, *moving)])
+        brought = [flat(rows.column(name)) for rows in moving]
+        staying = without(self._there(name, pa.concat_arrays([values, *brought])), pa.concat_arrays(leaving))
+        held = pa.concat_arrays([flat(staying.column(name)), *brought])
+        return held.filter(pc.is_in(held, value_set=values))
 
-    @cached_property
-    def _goal_rows(self) -> pa.Table:
-        """All rows that the goal holds: as read if it was read whole, else read now."""
+    def _there(self, name: str, values: pa.Array) -> pa.Table:
+        """Rows that the goal holds, those with one of these values at least: as read if it was read whole, else asked for."""
         if self.reading.complete:
             return self.reading.rows
-        rows = self.goal.changes(None, sweep=False).rows
-        return rows.append_column(KEY, key_column(rows, self.goal.node.dataset))
+        known, rows = self._asked.get(name, (values.slice(0, 0), None))
+        if rows is None or not pc.all(pc.is_in(values, value_set=known)).as_py():
+            known = values.unique()
+            rows = self.goal.holding(name, known)
+            rows = rows.append_column(KEY, key_column(rows, self.goal.node.dataset))
+            self._asked[name] = known, rows
+        return rows

@@ -33,6 +33,6 @@ class Here:
     def exist(self, dataset: str, keys: pa.Array) -> pa.Array:
         return pa.array([key for key in keys.to_pylist() if key in self.people], pa.string())
 
-    def held(self, name: str) -> pa.Array:
-        values = self.values.get(name, [])
-        return pa.array(values) if values else pa.array([], pa.string())
+    def held(self, name: str, values: pa.Array) -> pa.Array:
+        asked = set(values.to_pylist())
+        return pa.array([value for value in self.values.get(name, []) if value in asked], values.type)

@@ -16,6 +16,7 @@ cannot do is told by its `capabilities`, and by `loose` below; the one place tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from federation.canonical import conform, fingerprints, key_column, schema
 from federation.contract import Dataset
 from federation.errors import Conflict
 from tests.contract import desk
-from tests.contract.dataset import COMPOSITE, RICH, SAMPLE, row, table, visit, whole
+from tests.contract.dataset import COMPOSITE, REGION, RICH, SAMPLE, row, table, visit, whole
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Row = dict[str, Any]
@@ -209,6 +210,11 @@ class ConnectorContract:
             *self.dataset.key,
         )
 
+    def holding(self, name: str, *values: Any) -> dict[str, Row]:
+        """The rows found by values of a field, by key text."""
+        asked = pa.array(values, schema(self.dataset, [name]).field(name).type)
+        return _by_key(self.connector().holding(name, asked), self.dataset)
+
     # --- reading
 
     def test_an_empty_system_reads_as_no_rows(self) -> None:
@@ -371,6 +377,70 @@ class ConnectorContract:
         found = self.connector().fetch(self.keys(*(f"R{number:05d}" for number in range(half, self.many + 100))))
         assert found.rows.num_rows == self.many - half
         assert found.deleted.num_rows == 100
+
+    # --- reading by a value
+
+    def test_rows_are_found_by_a_value_of_a_field_of_any_type(self) -> None:
+        other = {"name": "李雷", "visits": 7, "score": 2.5, "income": Decimal("0.07"), "insured": False, "care": "无"}
+        other |= {
+            "note": "无",
+            "born": date(2001, 2, 3),
+            "seen_at": datetime(2026, 2, 1, tzinfo=UTC),
+            "extra": '{"a":[7],"中":"字"}',
+        }
+        self.people_write([whole("R1"), row("R2"), whole("R3"), whole("R4", **other)])
+        held = self.held()
+        for name in RICH:
+            assert self.holding(name, held["R1"][name]) == {key: held[key] for key in ("R1", "R3")}, name
+        assert set(self.holding("record_id", "R1", "R4", "R9")) == {"R1", "R4"}
+        assert set(self.holding("community_code", REGION.code)) == {"R1", "R2", "R3", "R4"}
+
+    def test_a_value_that_is_written_untidily_is_found_as_what_it_means(self) -> None:
+        written = [
+            "李娜",
+            " 李娜",
+            "李娜  ",
+            "\u3000李娜\u3000",
+            "Zoé Á",
+            "Zoe\u0301 A\u0301",
+            "  Zoe\u0301 Á",
+            "李 娜",
+            "李娜1",
+        ]
+        self.people_write([row(f"R{number}", name=name) for number, name in enumerate(written)])
+        assert set(self.holding("name", "李娜", "Zoé Á")) == {f"R{number}" for number in range(7)}
+
+    def test_null_is_not_a_value_that_rows_are_found_by(self) -> None:
+        self.people_write([row("R1", name="李娜", visits=1), row("R2")])
+        for name, value in (("name", "李娜"), ("visits", 1)):
+            assert set(self.holding(name, None, value)) == {"R1"}
+            assert not self.holding(name, None)
+
+    def test_nothing_is_found_by_a_value_that_nobody_holds(self) -> None:
+        self.people_write([whole("R1")])
+        for name, value in (("name", "O'Brien; --%"), ("visits", 2**63 - 1), ("visits", -1), ("born", date(1, 1, 1))):
+            assert not self.holding(name, value), value
+        assert not self.holding("name")
+        connector = self.connector()
+        found = connector.holding("name", pa.array(["nobody"], pa.string()))
+        assert found.schema.equals(connector.node.schema)
+
+    def test_rows_are_found_by_many_values(self) -> None:
+        half = self.many // 2
+        self.people_write([row(f"R{number:05d}", visits=number, name=f"第{number}") for number in range(self.many)])
+        asked = range(half, self.many + 100)
+        for found in (self.holding("visits", *asked), self.holding("name", *(f"第{number}" for number in asked))):
+            assert set(found) == {f"R{number:05d}" for number in range(half, self.many)}
+
+    @needs("loose")
+    def test_a_row_that_cannot_be_read_is_not_found_by_its_value(self) -> None:
+        self.people_write([row("R1", name="李娜"), row("R2", name="李娜", visits="很多"), row(None, name="李娜")])
+        assert set(self.holding("name", "李娜")) == {"R1"}
+
+    @needs("loose")
+    def test_a_number_or_a_day_that_is_written_as_text_is_found(self) -> None:
+        self.people_write([row("R1", visits="007", born="1931/2/8"), row("R2", visits=" ７ ", born="1931-02-08")])
+        assert set(self.holding("visits", 7)) == set(self.holding("born", date(1931, 2, 8))) == {"R1", "R2"}
 
     # --- writing
 

@@ -75,6 +75,12 @@ class Coded(ConnectorContract):
         found = self.rows(self.connector().changes(None))["R1"]
         assert (found["care"], found["insured"], found["community_code"]) == ("一般", False, REGION.code)
 
+    def test_rows_are_found_by_what_their_codes_mean_and_none_by_a_code(self) -> None:
+        self.people_write([row("R1", care="无"), row("R2", care="重点"), row("R3")])
+        assert set(self.holding("care", "重点", "一般")) == {"R2"}
+        assert not self.holding("care", "2")
+        assert not self.holding("community_code", "110101001009", "DFX")
+
     def test_a_returned_value_is_shown_as_its_code(self) -> None:
         connector = self.connector()
         assert isinstance(connector, CodedConnector)

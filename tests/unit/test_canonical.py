@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.canonical import conform, fingerprints, key_column, key_table
-from federation.canonical_text import _normal, normal_text
+from federation.canonical_text import _normal, normal_text, plain_ranges
 from federation.contract import Dataset
 
 
@@ -241,3 +241,21 @@ def test_the_short_way_for_plain_text_gives_the_same_as_the_long_one(
     ]  # so that the odd ones are few, and only they take the long way
     column = pa.array([*texts, *plain, *texts], pa.string()).slice(start)
     assert normal_text(column, steps).equals(_normal(column, steps))
+
+
+@given(text=WRITTEN.filter(bool), steps=STEPS)
+@settings(max_examples=400, deadline=None)
+def test_text_of_plain_characters_without_a_blank_at_an_edge_is_canonical(text: str, steps: list[str]) -> None:
+    ranges = plain_ranges(steps)
+    tidy = all(any(first <= character <= last for first, last in ranges) for character in text) and text == text.strip(
+        " "
+    )
+    assert not tidy or normal_text(pa.array([text]), steps).to_pylist() == [text]
+
+
+@pytest.mark.parametrize("step", ["trim", "halfwidth", "upper", "lower", "digits", "collapse"])
+def test_each_plain_character_stays_as_it_is(step: str) -> None:
+    every = [chr(code) for first, last in plain_ranges([step]) for code in range(ord(first), ord(last) + 1)]
+    assert len(every) > 0x6000
+    between = pa.array([f"王{character}王" for character in every])
+    assert normal_text(between, [step]).equals(between)

@@ -16,6 +16,7 @@ from federation import gate_codes
 from federation.contract import Dataset
 from federation.errors import DeclarationError, GateError, SchemaMismatch
 from federation.gate import Gate
+from federation.quality import examine
 from tests.federations import CITY, E11, E12, E21, EAST, EAST_1, VISIT, Small
 from tests.surroundings import Here
 from tests.unit.test_gate import dataset, expectation, rows
@@ -292,10 +293,14 @@ def test_where_the_other_dataset_was_never_synced_nothing_is_there_and_later_a_m
     small.federation.services = replace(small.federation.services, present=no_table)
     small.cascade("visit")
     assert small.holders("V1", "visit") == {E11}
+    (report,) = examine(small.federation, "visit", [E11])
+    assert not report.errors and [found.failing for found in report.findings] == [0, 0, 1]
     small.put(CITY, "R1", name="张三", community_code=E11)
     small.cascade("resident")
     (error,) = small.federation.cascade("visit").errors.values()
     assert "no table resident" in str(error)
+    (report,) = examine(small.federation, "visit", [E11])
+    assert ["no table resident" in str(fault) for fault in report.errors] == [True]
 
     small.federation.services = replace(small.federation.services, present=present)
     small.cascade("visit")

@@ -61,6 +61,15 @@ def test_rows_beyond_the_scope_are_set_apart_even_if_the_system_returned_them(re
     assert set(found.outside.column("record_id").to_pylist()) == set(strays)
 
 
+@pytest.mark.parametrize("region", [CITY, DISTRICT, STREET, COMMUNITY], ids=lambda region: region.level)
+def test_rows_beyond_the_scope_are_not_found_by_their_values(region: Region) -> None:
+    connector = guarded(region)
+    for key, place in {"inside": COMMUNITY.code, "elsewhere": "120101001001", "nowhere": None}.items():
+        put(connector, key, place)
+    found = connector.holding("name", pa.array(["inside", "elsewhere", "nowhere"]))
+    assert found.column("record_id").to_pylist() == ["inside"]
+
+
 @pytest.mark.parametrize("place", [SIBLING, STREET.code, "120101001001", None])
 def test_a_row_beyond_the_scope_is_never_written_nor_are_the_others_of_its_batch(place: str | None) -> None:
     connector = guarded(COMMUNITY)

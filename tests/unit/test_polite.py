@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from connectors import polite
@@ -75,6 +76,7 @@ def test_within_quiet_hours_no_method_asks_the_system(monkeypatch: pytest.Monkey
         "unprepare": (),
         "changes": (None,),
         "fetch": (no_keys(inner.node),),
+        "holding": ("name", pa.array(["x"])),
         "apply": (Batch((), no_keys(inner.node)),),
         "show_returns": (no_keys(inner.node),),
         "show_receipts": (no_keys(inner.node),),

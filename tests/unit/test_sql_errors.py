@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from sqlalchemy import make_url
 
@@ -29,6 +30,7 @@ STEPS: dict[str, Callable[[Connector], object]] = {
     "prepare": lambda connector: connector.prepare(),
     "changes": lambda connector: connector.changes(None),
     "fetch": lambda connector: connector.fetch(key_table(["R1"], SAMPLE)),
+    "holding": lambda connector: connector.holding("note", pa.array(["一"])),
     "apply": lambda connector: connector.apply(Batch((table(SAMPLE, [row("R1", note="一")]),), no_keys(connector.node))),
     "digest": lambda connector: connector.digest(),
 }  # fmt: skip

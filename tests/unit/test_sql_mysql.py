@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
+import pyarrow as pa
 import pymysql
 import pytest
 from sqlalchemy import make_url
@@ -25,6 +26,7 @@ STEPS: dict[str, Callable[[Connector], object]] = {
     "probe": lambda connector: connector.probe(),
     "changes": lambda connector: connector.changes(None),
     "fetch": lambda connector: connector.fetch(key_table(["R1"], SAMPLE)),
+    "holding": lambda connector: connector.holding("note", pa.array(["一"])),
     "apply": lambda connector: connector.apply(Batch((table(SAMPLE, [row("R1", note="一")]),), no_keys(connector.node))),
 }  # fmt: skip
 
@@ -118,7 +120,7 @@ def test_a_column_dropped_while_it_is_in_use_is_a_mismatch(people: People) -> No
     connector = people.connector()
     connector.changes(None)
     people.say("ALTER TABLE ledger DROP COLUMN note")
-    for step in ("changes", "fetch", "apply"):
+    for step in ("changes", "fetch", "holding", "apply"):
         assert isinstance(failing(step, connector), SchemaMismatch)
 
 

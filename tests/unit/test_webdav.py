@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import requests
 
@@ -70,6 +71,7 @@ CALLS: dict[str, Callable[[WebdavConnector], object]] = {
     "prepare": lambda one: one.prepare(),
     "changes": lambda one: one.changes(None),
     "fetch": lambda one: one.fetch(table(SAMPLE, [{"record_id": "R1"}])),
+    "holding": lambda one: one.holding("note", pa.array(["一"])),
     "apply": write,
 }
 
