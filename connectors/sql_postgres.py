@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -201,13 +202,13 @@ class Postgres(Database):
 
     def key_condition(self, column: Column[Any], spec: FieldSpec, values: Sequence[Any]) -> Any:
         if is_natural(spec, column.type):
-            return column.in_(values)
+            return column.in_(_askable(values, column.type))
         return cast(column, String).in_(values) if spec.type in ("string", "enum") else None
 
     def holding(self, column: Column[Any], spec: FieldSpec, values: pa.Array) -> Any:
         """Text is compared as the column does it, so that an index may serve; of what is untidy, the collation must know nothing."""
         if is_exact(spec, column.type):
-            return column.in_(_fitting(values, column.type).to_pylist())
+            return column.in_(_askable(values.to_pylist(), column.type))
         if spec.type not in ("string", "enum") or not _tells_text(column.type, spec):
             return None
         text = cast(column, Text)
@@ -272,14 +273,15 @@ def _tells_text(kind: Any, spec: FieldSpec) -> bool:
     return isinstance(kind, Integer) or (is_text(kind) and ("trim" in spec.normalise or not isinstance(kind, CHAR)))
 
 
-def _fitting(values: pa.Array, kind: Any) -> pa.Array:
-    """Without the numbers that a column of whole numbers has no room for: nobody holds them, and to ask for one is an error there.
-
-    Asked for as larger numbers than the column's, they would be compared one by one with each row's, not by hash."""
-    if not isinstance(kind, Integer):
-        return values
-    limit = 2 ** (15 if isinstance(kind, SmallInteger) else 63 if isinstance(kind, BigInteger) else 31)
-    return values.filter(pc.and_(pc.greater_equal(values, -limit), pc.less_equal(values, limit - 1)))
+def _askable(values: Sequence[Any], kind: Any) -> list[Any]:
+    """Values to compare with a column. A statement casts all numbers of a list to what the first one needs, so those for a decimal are
+    decimals; what a column of whole numbers has no room for nobody holds, and to ask for it is an error there."""
+    if isinstance(kind, Numeric):
+        return [Decimal(value) if type(value) is int else value for value in values]
+    if isinstance(kind, Integer):
+        limit = 2 ** (15 if isinstance(kind, SmallInteger) else 63 if isinstance(kind, BigInteger) else 31)
+        return [value for value in values if type(value) is not int or -limit <= value < limit]
+    return list(values)
 
 
 def _know_descendants(dialect: Any) -> None:

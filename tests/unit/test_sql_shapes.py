@@ -209,6 +209,22 @@ def test_a_key_that_the_database_numbers_itself_takes_the_numbers_that_it_is_giv
     assert place.run("SELECT record_id, note FROM numbered") == [(7, "二")]
 
 
+@pytest.mark.parametrize("kind", ["numeric(20)", "integer", "bigint"])
+def test_small_and_large_numbers_are_asked_for_together_whatever_the_key_has_room_for(place: Place, kind: str) -> None:
+    many = 2**31 - 1 if kind == "integer" else 110101199001010015
+    place.run(f"CREATE TABLE counted (record_id {kind} PRIMARY KEY, community_code varchar(12), note varchar(40))")
+    for key in (7, -7, many):
+        place.run(f"INSERT INTO counted VALUES ({key}, '{REGION.code}', '一')")
+    own = {**SAMPLE.fields, "record_id": SAMPLE.fields["record_id"].model_copy(update={"type": "int", "normalise": ()})}
+    counted = SAMPLE.model_copy(update={"fields": own})
+    options = {"url": place.url, "table": "counted", "schema_name": place.schema}
+    connector = SqlConnector(make_node(counted, options, fields=("record_id", "community_code", "note")))
+    asked = [7, -7, many, 2**62]
+    found = connector.fetch(table(counted, [{"record_id": key} for key in asked]).select(["record_id"]))
+    assert sorted(found.rows.column("record_id").to_pylist()) == [-7, 7, many]
+    assert found.deleted.column("record_id").to_pylist() == [2**62]
+
+
 def test_a_read_only_replica_is_read_and_refuses_a_write_with_a_clear_error(place: Place) -> None:
     people_put(place, "R1")
     joint = "&" if "?" in place.url else "?"
