@@ -319,6 +319,9 @@ def place_of(url: str) -> str:
 
 _DRIVEN = {
     "postgresql": "postgresql+psycopg",
+    "kingbase": "postgresql+psycopg",
+    "kingbase8": "postgresql+psycopg",
+    "kingbasees": "postgresql+psycopg",
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
     "oracle": "oracle+oracledb",
@@ -326,11 +329,14 @@ _DRIVEN = {
     "dm": "dm+dmPython",
     "dameng": "dm+dmPython",
 }
-"""What a URL's name means where it names no driver."""
+"""What a URL's name means where it names no driver. KingbaseES speaks PostgreSQL's protocol; its own drivers call it kingbase8."""
+_KINGBASE_PORT = 54321
 
 
 def _driven(url: URL) -> URL:
     """With our driver, where none is named."""
+    if url.drivername.startswith("kingbase") and url.port is None:
+        url = url.set(port=_KINGBASE_PORT)
     return url.set(drivername=_DRIVEN.get(url.drivername, url.drivername))
 
 

@@ -22,12 +22,18 @@ MOST = 20_000
 """Column pairs that one event names at most: about 5 MB. What comes beyond is left out, link by link, and counted."""
 _SCHEMES = {
     "postgresql": "postgres",
+    "kingbase": "postgres",
+    "kingbase8": "postgres",
+    "kingbasees": "postgres",
     "mariadb": "mysql",
     "dameng": "dm",
 }
-"""Names of a scheme that OpenLineage calls otherwise."""
+"""Names of a scheme that OpenLineage calls otherwise; KingbaseES speaks PostgreSQL's protocol, under a port of its own."""
 _PORTS = {
     "postgresql": 5432,
+    "kingbase": 54321,
+    "kingbase8": 54321,
+    "kingbasees": 54321,
     "mysql": 3306,
     "mariadb": 3306,
     "mssql": 1433,

@@ -2,6 +2,7 @@
 
     FEDSYNC_TEST_SQL_URL='oracle://user:…@host/?service_name=…' pytest tests/contract/test_sql_live.py
     FEDSYNC_TEST_SQL_URL='dm://user:…@host:5236/' pytest tests/contract/test_sql_live.py
+    FEDSYNC_TEST_SQL_URL='kingbase://user:…@host:54321/db' pytest tests/contract/test_sql_live.py
 
 The account must be allowed to create and drop tables in its own schema. Nothing else in the database is touched.
 """

@@ -411,6 +411,14 @@ def test_a_descendant_of_postgresql_tells_its_version_by_number(version: str, nu
     assert dialect._get_server_version_info(Versions(version, number)) == known
 
 
+@pytest.mark.parametrize("scheme", ["kingbase", "kingbasees", "kingbase8"])
+def test_kingbase_is_postgresql_under_a_port_of_its_own(scheme: str) -> None:
+    database = _kind_of(_driven(make_url(f"{scheme}://u@h/x")), Patience())
+    assert isinstance(database, Postgres) and database.engine.driver == "psycopg"
+    assert database.engine.url.port == 54321
+    assert _driven(make_url(f"{scheme}://u@h:7000/x")).port == 7000
+
+
 # --- Dameng
 
 
