@@ -60,7 +60,7 @@ mutants: install-dev  ## 变异检查：故意破坏承诺，看测试能否发�
 
 requirements:  ## 重新锁定依赖 / pin the dependencies anew
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate requirements.in -o requirements.txt
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate --no-strip-markers requirements-dev.in -o requirements-dev.txt
 
 clean:  ## 删除演示与缓存 / remove the demo and caches
 	rm -rf .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """A database as the connectors use it: one pool per URL and process, and what differs between kinds of databases.
 
 `Database` is the common path, in SQLAlchemy Core, that any dialect can take; `Postgres`, `Mysql` and `Sqlite` have faster or safer ways,
-`Oracle` and `SqlServer` the ways that they need.
+`Oracle`, `Dameng` and `SqlServer` the ways that they need.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Patience:
 class Database:
     """One database, by the common path. Raises the driver's own errors (`driver_errors` translates).
 
-    `patience` holds where the driver has a way to keep it: here PostgreSQL and MySQL.
+    `patience` holds where the driver has a way to keep it: here PostgreSQL, MySQL and Dameng.
     """
 
     excludes_writers = False
@@ -322,16 +322,27 @@ def place_of(url: str) -> str:
     return f"{found.get_backend_name()}://{found.host or ''}:{found.port or ''}/{found.database or ''}"
 
 
+_DRIVEN = {
+    "postgresql": "postgresql+psycopg",
+    "kingbase": "postgresql+psycopg",
+    "kingbase8": "postgresql+psycopg",
+    "kingbasees": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "oracle": "oracle+oracledb",
+    "mssql": "mssql+pymssql",
+    "dm": "dm+dmPython",
+    "dameng": "dm+dmPython",
+}
+"""What a URL's name means where it names no driver. KingbaseES speaks PostgreSQL's protocol; its own drivers call it kingbase8."""
+_KINGBASE_PORT = 54321
+
+
 def _driven(url: URL) -> URL:
     """With our driver, where none is named."""
-    drivers = {
-        "postgresql": "psycopg",
-        "mysql": "pymysql",
-        "mariadb": "pymysql",
-        "oracle": "oracledb",
-        "mssql": "pymssql",
-    }
-    return url.set(drivername=f"{url.drivername}+{drivers[url.drivername]}") if url.drivername in drivers else url
+    if url.drivername.startswith("kingbase") and url.port is None:
+        url = url.set(port=_KINGBASE_PORT)
+    return url.set(drivername=_DRIVEN.get(url.drivername, url.drivername))
 
 
 def _kind_of(url: URL, patience: Patience) -> Database:
@@ -356,6 +367,10 @@ def _kind_of(url: URL, patience: Patience) -> Database:
         from connectors.sql_mssql import SqlServer
 
         return SqlServer(url, patience)
+    if backend == "dm":
+        from connectors.sql_dameng import Dameng
+
+        return Dameng(url, patience)
     return Database(url, patience)
 
 

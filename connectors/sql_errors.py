@@ -33,6 +33,9 @@ _SILENT = re.compile(r"timed out|timeout expired|no answer for", re.IGNORECASE)
 """What drivers say, ours included, when they gave up waiting for the server."""
 _MISSING = re.compile(r"no such (table|column)|has no column", re.IGNORECASE)
 
+_EXTRAS = {"oracledb": "oracle", "pymssql": "mssql", "dmPython": "dameng", "dmSQLAlchemy": "dameng"}
+"""Which extra brings a driver that is missing."""
+
 _DENIED_STATES = ("28", "42501", "25006")
 _MISSING_STATES = ("42P01", "42703", "3F000", "3D000")
 _TRANSIENT_STATES = ("08", "25P03", "40", "53", "55P03", "57")
@@ -99,14 +102,14 @@ def _of_a_driver(cause: Exception) -> bool:
 
 
 def _translated(cause: Exception, node: Node, table: str, elapsed: float) -> ConnectorError:
-    original = getattr(cause, "orig", None) or cause
+    original = _original(cause)
     number = number_of(original)
     words = str(original) if number is None else mysql_said(original)
     said = (words.strip().splitlines() or [type(original).__name__])[0]
     kind = _kind(cause, original, said, table)
     en, zh, todo = _TEXTS[kind]
     if isinstance(cause, (ImportError, NoSuchModuleError)):
-        todo = "安装该数据库的驱动，或改正 url / install the database's driver, or mend `url`"
+        todo = _driver_missing(getattr(cause, "name", None))
     error = kind(
         f"{en}: {said}",
         f"{zh}：{said}",
@@ -119,6 +122,20 @@ def _translated(cause: Exception, node: Node, table: str, elapsed: float) -> Con
     if isinstance(error, Transient) and _SILENT.search(said):
         error.waited = elapsed
     return error
+
+
+def _original(cause: Exception) -> BaseException:
+    """The driver's own error. Dameng's dialect wraps one without a code so that it only stands behind the wrapping."""
+    if isinstance(cause, DBAPIError) and cause.orig is None:
+        return cause.__context__ or cause
+    return getattr(cause, "orig", None) or cause
+
+
+def _driver_missing(module: str | None) -> str:
+    if module in _EXTRAS:
+        install = f'pip install "fedsync[{_EXTRAS[module]}]"'
+        return f"安装该数据库的驱动：{install} / install the database's driver: {install}"
+    return "安装该数据库的驱动，或改正 url / install the database's driver, or mend `url`"
 
 
 def _kind(cause: Exception, original: BaseException, said: str, table: str) -> type[ConnectorError]:

@@ -20,8 +20,27 @@ from federation.regions import LEVELS
 
 MOST = 20_000
 """Column pairs that one event names at most: about 5 MB. What comes beyond is left out, link by link, and counted."""
-_SCHEMES = {"postgresql": "postgres", "mariadb": "mysql", "mssql": "mssql", "oracle": "oracle", "mysql": "mysql"}
-_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521}
+_SCHEMES = {
+    "postgresql": "postgres",
+    "kingbase": "postgres",
+    "kingbase8": "postgres",
+    "kingbasees": "postgres",
+    "mariadb": "mysql",
+    "dameng": "dm",
+}
+"""Names of a scheme that OpenLineage calls otherwise; KingbaseES speaks PostgreSQL's protocol, under a port of its own."""
+_PORTS = {
+    "postgresql": 5432,
+    "kingbase": 54321,
+    "kingbase8": 54321,
+    "kingbasees": 54321,
+    "mysql": 3306,
+    "mariadb": 3306,
+    "mssql": 1433,
+    "oracle": 1521,
+    "dm": 5236,
+    "dameng": 5236,
+}
 Resolve = Callable[[Any], Any]
 
 
@@ -141,7 +160,7 @@ def _table(url: str, given: Mapping[str, Any], dataset: str) -> Place:
     database = unquote(split.path.strip("/"))
     schema = given.get("schema_name") or ("public" if scheme == "postgres" else None)
     name = ".".join(part for part in (database, schema, table) if part)
-    return Place(f"{scheme}://{_host(split.hostname, split.port or _PORTS.get(scheme))}", name)
+    return Place(f"{scheme}://{_host(split.hostname, split.port or _PORTS.get(dialect))}", name)
 
 
 def _file(path: str, sheet: str) -> Place:

@@ -1,6 +1,8 @@
 """Any database keeps the contract: the suite against the one that FEDSYNC_TEST_SQL_URL names, in a table that the engine creates.
 
-    FEDSYNC_TEST_SQL_URL='oracle+oracledb://user:…@host/?service_name=…' pytest tests/contract/test_sql_live.py
+    FEDSYNC_TEST_SQL_URL='oracle://user:…@host/?service_name=…' pytest tests/contract/test_sql_live.py
+    FEDSYNC_TEST_SQL_URL='dm://user:…@host:5236/' pytest tests/contract/test_sql_live.py
+    FEDSYNC_TEST_SQL_URL='kingbase://user:…@host:54321/db' pytest tests/contract/test_sql_live.py
 
 The account must be allowed to create and drop tables in its own schema. Nothing else in the database is touched.
 """
@@ -14,10 +16,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import DateTime, MetaData, Table, and_, create_engine, delete, insert, select, update
+from sqlalchemy import DateTime, MetaData, Table, and_, create_engine, delete, func, insert, make_url, select, update
 
 from connectors.base import Connector
 from connectors.sql import SqlConnector
+from connectors.sql_dameng import Moment, import_dialect
 from connectors.sql_database import _driven
 from tests.contract.dataset import make_node
 from tests.contract.suite import ConnectorContract, Row
@@ -33,10 +36,11 @@ class LiveTable(ConnectorContract):
     options: ClassVar[dict[str, Any]] = {}
 
     def start(self) -> None:
-        from sqlalchemy import make_url
-
         self.name = f"fedsync_live_{uuid.uuid4().hex[:8]}"
-        self.people = create_engine(_driven(make_url(URL)))
+        url = _driven(make_url(URL))
+        if url.get_backend_name() == "dm":
+            import_dialect()
+        self.people = create_engine(url)
         self.found: Table | None = None
 
     def stop(self) -> None:
@@ -50,8 +54,14 @@ class LiveTable(ConnectorContract):
     @property
     def table(self) -> Table:
         if self.found is None:
-            self.found = Table(self.name, MetaData(), autoload_with=self.people)
+            told = [("column_reflect", self.kind)]
+            self.found = Table(self.name, MetaData(), autoload_with=self.people, listeners=told)
         return self.found
+
+    def kind(self, _inspector: Any, _table: Table, column: Any) -> None:
+        """Dameng's driver drops the zone of a moment, so nobody writes or reads one as it is."""
+        if self.people.dialect.name == "dm" and getattr(column["type"], "timezone", False):
+            column["type"] = Moment()
 
     def people_write(self, rows: list[Row]) -> None:
         with self.people.begin() as connection:
@@ -67,7 +77,10 @@ class LiveTable(ConnectorContract):
             connection.execute(delete(self.table).where(self.same(key)))
 
     def stored(self) -> list[Row]:
-        columns = [self.table.c[name] for name in self.dataset.fields]
+        columns = [
+            func.sys_extract_utc(column, type_=DateTime()) if isinstance(column.type, Moment) else column
+            for column in (self.table.c[name] for name in self.dataset.fields)
+        ]
         with self.people.connect() as connection:
             found = connection.execute(select(*columns)).fetchall()
         return [{name: self.told(name, value) for name, value in zip(self.dataset.fields, line)} for line in found]

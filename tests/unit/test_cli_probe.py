@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -137,3 +140,42 @@ def test_one_node_that_cannot_even_be_opened_does_not_keep_the_others_from_being
         and "FEDSYNC_TEST_NOT_SET" in broken["findings"][0]["en"] + broken["findings"][0]["todo"]
     )
     assert any(node["state"] == "ok" for node in told["nodes"])
+
+
+def at_dameng(folder: Path, patch: pytest.MonkeyPatch, url: str) -> str:
+    """What people are told once the office keeps its records in the Dameng at this URL."""
+    patch.setenv("FEDSYNC_TEST_DAMENG", url)
+    text = (folder / "federation.yaml").read_text()
+    declared = text.replace(f'"sqlite:///{folder}/office.db"', "{env: FEDSYNC_TEST_DAMENG}, timeout: 1")
+    assert declared != text
+    (folder / "federation.yaml").write_text(declared)
+    result = run(folder, "office")
+    assert result.exit_code == 1
+    return result.stdout
+
+
+def test_a_database_whose_driver_is_not_installed_names_the_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dmPython", None)
+    told = at_dameng(folder, monkeypatch, "dm://fedsync@127.0.0.1:1/MISSING")
+    assert 'pip install "fedsync[dameng]"' in told and "安装该数据库的驱动" in told
+
+
+DAMENG = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("dmPython", "dmSQLAlchemy"))), reason="the extra `dameng` is not installed"
+)
+
+
+@DAMENG
+def test_a_dameng_that_does_not_answer_is_told_as_such(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        told = at_dameng(folder, monkeypatch, f"dm://fedsync:secret@127.0.0.1:{closed.getsockname()[1]}/CITY")
+    assert "数据库暂时无响应" in told and "CODE:-70028" in told and "secret" not in told
+
+
+@DAMENG
+def test_a_dameng_that_no_password_is_given_for_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = at_dameng(folder, monkeypatch, "dm://fedsync@127.0.0.1:1/CITY")
+    assert "数据库拒绝访问" in told and "password cannot be empty" in told

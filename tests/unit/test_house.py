@@ -85,7 +85,7 @@ def test_each_row_of_the_decision_table_names_a_test_that_exists() -> None:
 def pins(name: str) -> dict[str, str]:
     """Package → version, of a file of requirements."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    found = (line.partition("==") for line in lines if "==" in line)
+    found = (line.partition(";")[0].strip().partition("==") for line in lines if "==" in line.partition(";")[0])
     return {package.split("[")[0]: version for package, _, version in found}
 
 

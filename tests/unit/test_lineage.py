@@ -19,6 +19,8 @@ name: small
 systems:
   pg: {connector: sql, options: {url: {env: PG}, table: rk_jbxx}}
   my: {connector: sql, options: {url: "mysql+pymysql://reader@10.1.2.3/hall"}}
+  king: {connector: sql, options: {url: "kingbase://reader@10.1.2.4/hall"}}
+  dm: {connector: sql, options: {url: "dameng://reader@10.1.2.5/HALL"}}
   lite: {connector: sql, options: {url: "sqlite:///{home}/a.db"}}
   api: {connector: rest, options: {base_url: "https://api.city.gov.cn:8443/v1", path: /people, token: {env: T}}}
   book: {connector: workbook, options: {path: "{home}/in/{region}.xlsx"}}
@@ -49,6 +51,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ("pg", "postgres://db.city.gov.cn:5432", "people.public.rk_jbxx"),
         ("my", "mysql://10.1.2.3:3306", "hall.resident"),
+        ("king", "postgres://10.1.2.4:54321", "hall.public.resident"),
+        ("dm", "dm://10.1.2.5:5236", "HALL.resident"),
         ("lite", "file", "{home}/a.db#resident"),
         ("api", "https://api.city.gov.cn:8443", "v1/people"),
         ("book", "file", "{home}/in/" + E11 + ".xlsx"),
