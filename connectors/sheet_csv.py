@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -210,7 +211,7 @@ def _put(row: list[Value], header: Header, node: Node, values: dict[str, Value])
     return changed
 
 
-def table(rows: list[list[str]]) -> bytes:
+def table(rows: Sequence[Sequence[str]]) -> bytes:
     """A small table for people to look at, in the encoding that their programs guess right."""
     safe: list[list[Value]] = [[armed_text(cell, "string") for cell in row] for row in rows]
     return _encoded(safe, Dialect("utf-8-sig"))
