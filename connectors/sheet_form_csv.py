@@ -69,14 +69,18 @@ class CsvForm(Form):
 
     def show_returns(self, returns: pa.Table) -> None:
         """What people mended goes into the data first."""
-        there = self._copy(sheet_returns.TITLE)
-        if (shown := self._shown(there)) is not None and shown.mends:
+        there, lines = self._copy(sheet_returns.TITLE), sheet_returns.lines_of(self.node, returns)
+        shown = self._shown(there)
+        if there is not None and shown is None:
+            if lines:
+                raise sheet_returns.alien().at(file=self._named(sheet_returns.TITLE).where)
+            return  # a file of people's own, which merely has the name
+        if shown is not None and shown.mends:
             document = self.opened(self.file.read())
             if document.mended:
                 edit = Edit(document.mended, [], frozenset())
                 self.replace(self.edited(document, header_of(document.stored, self.node), edit), document)
-        rows = sheet_returns.table_of(self.node, sheet_returns.lines_of(self.node, returns))
-        self._beside(sheet_returns.TITLE, rows, there)
+        self._beside(sheet_returns.TITLE, sheet_returns.table_of(self.node, lines), there)
 
     def show_corrections(self, corrections: pa.Table) -> None:
         with located(file=self._named(sheet_desk.TITLE).where):
@@ -92,6 +96,9 @@ class CsvForm(Form):
 
     def show_receipts(self, receipts: pa.Table) -> None:
         there = self._copy(sheet_receipts.TITLE)
+        grid = self._grid(sheet_receipts.TITLE, there)
+        if grid is not None and sheet_receipts.read(grid) is None:
+            return  # a file of people's own keeps its name: there is nothing that they must act on
         self._beside(sheet_receipts.TITLE, sheet_receipts.lines_of(self.node, receipts), there)
 
     def _named(self, title: str) -> File:

@@ -119,11 +119,11 @@ def read(node: Node, grid: Grid) -> Shown | None:
 
 
 def alien() -> SchemaMismatch:
-    """The error for a sheet of this name that is not the engine's, or has lost a header."""
+    """The error for a sheet or file of this name that is not the engine's, or has lost a header."""
     return SchemaMismatch(
-        f"the sheet “{TITLE}” is not the one that shows returns",
-        f"工作表“{TITLE}”不是引擎的退回表",
-        todo=f"若是自建的工作表，请改名；也可删除该表，由引擎重建 / rename a sheet of your own; or delete “{TITLE}”, it is made anew",
+        f"“{TITLE}” is not the table that shows returns",
+        f"“{TITLE}”不是引擎的退回表",
+        todo=f"若是自建的表，请改名；也可删除该表，由引擎重建 / rename a table of your own; or delete “{TITLE}”, it is made anew",
         sheet=TITLE,
     )
 

@@ -138,6 +138,19 @@ def test_returns_stand_beside_the_file_and_go_when_settled(path: Path) -> None:
     assert not beside.exists()
 
 
+def test_files_of_peoples_own_with_the_names_of_returns_and_receipts_are_never_touched(path: Path) -> None:
+    book = connector(path)
+    theirs = [path.with_name(f"居民.{title}.csv") for title in ("退回待改", "回执")]
+    for own in theirs:
+        own.write_text("上月小结\n", "utf-8")
+    book.show_returns(no_returns(book.node))
+    book.show_receipts(desk.receipts(desk.receipt("a1")))
+    with pytest.raises(SchemaMismatch, match="改名") as caught:
+        book.show_returns(returned(book))
+    assert caught.value.where["file"] == theirs[0]
+    assert [own.read_text("utf-8") for own in theirs] == ["上月小结\n"] * 2
+
+
 # --- mending on the file of returns
 
 
