@@ -26,7 +26,6 @@ Value = str | int | float | bool | Decimal | date | datetime | time | timedelta 
 """What a cell holds, or what is to be written into one. A datetime is local time of the node, without a zone."""
 
 _HEADER_ROWS = 10
-_SAFE_DIGITS = 10**15
 
 FAULTS = {
     "sheet:formula": ("公式没有计算结果", "is a formula without a result"),
@@ -178,7 +177,7 @@ def raw_table(
     for index in range(header.index + 1, len(grid.rows)):
         row, number = grid.rows[index], grid.number(index)
         texts = [cell_text(row[at], spec) if at < len(row) else None for _, at, spec in named]
-        bad = _faults(grid, row, number, named)
+        bad = _faults(grid, number, named)
         if not bad and all(text is None for text in texts):
             continue
         place = grid.place(number)
@@ -191,15 +190,11 @@ def raw_table(
     return pa.table({**arrays, LOCATOR: pa.array(places, pa.string())}), faults
 
 
-def _faults(grid: Grid, row: list[Value], number: int, named: list[tuple[str, int, FieldSpec]]) -> dict[str, str]:
-    found = {}
-    for name, at, spec in named:
-        value = row[at] if at < len(row) else None
-        if grid.faults and (number, grid.left + at) in grid.faults:
-            found[name] = grid.faults[number, grid.left + at]
-        elif type(value) is float and spec.type != "float" and abs(value) >= _SAFE_DIGITS:
-            found[name] = "sheet:rounded"
-    return found
+def _faults(grid: Grid, number: int, named: list[tuple[str, int, FieldSpec]]) -> dict[str, str]:
+    if not grid.faults:
+        return {}
+    placed = ((name, grid.faults.get((number, grid.left + at))) for name, at, _ in named)
+    return {name: rule for name, rule in placed if rule is not None}
 
 
 def cell_text(value: Value, spec: FieldSpec) -> str | None:

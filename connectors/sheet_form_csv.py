@@ -1,14 +1,12 @@
 """The form of a delimited file. Returns, corrections and receipts stand in files of those names beside it.
 
-On the file of corrections people rule as on the sheet of a workbook. On the file of returns they write the right value under 改为; a value
-that their program made into 1.4E+10 is not taken: its digits are lost. All are written in UTF-8 with a mark, which programs guess right,
+On the file of corrections people rule as on the sheet of a workbook. On the file of returns they write the right value under 改为. All are written in UTF-8 with a mark, which programs guess right,
 and read in whichever encoding a program saved them; what people write in one wakes nobody but the returns' 改为.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -18,6 +16,7 @@ from connectors.desk import told
 from connectors.files import saved_by_somebody, sha256
 from connectors.locations import Copy, File
 from connectors.sheet import Edit, Grid, Header, header_of
+from connectors.sheet_armour import disarmed
 from connectors.sheet_form import Document, Form
 from federation.errors import located
 
@@ -39,9 +38,9 @@ class CsvForm(Form):
 
     def opened(self, copy: Copy) -> Document:
         grid = self._read(copy.content).grid
-        if grid.rows:
-            grid = sheet_csv.disarmed(grid, header_of(grid, self.node), self.node)
-        return self._mended(copy, grid, self._shown(self._copy(sheet_returns.TITLE)))
+        return self._mended(
+            copy, disarmed(grid, self.node, sheet_csv.is_armoured), self._shown(self._copy(sheet_returns.TITLE))
+        )
 
     def _mended(self, copy: Copy, grid: Grid, shown: sheet_returns.Shown | None) -> Document:
         cursor = sheet_returns.marked(sha256(copy.content), shown)
@@ -52,10 +51,7 @@ class CsvForm(Form):
 
     def _shown(self, copy: Copy | None) -> sheet_returns.Shown | None:
         grid = self._grid(sheet_returns.TITLE, copy)
-        shown = None if grid is None else sheet_returns.read(self.node, grid)
-        if shown is None:
-            return None
-        return replace(shown, mends=tuple(mend for mend in shown.mends if not sheet_csv.is_rounded(mend.value)))
+        return None if grid is None else sheet_returns.read(self.node, grid)
 
     def blank(self) -> bytes:
         delimiter = "\t" if self.file.suffix == ".tsv" else ","

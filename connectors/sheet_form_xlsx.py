@@ -9,6 +9,7 @@ from connectors.base import Node
 from connectors.desk import told
 from connectors.locations import Copy, File
 from connectors.sheet import Edit, Grid, Header, header_of
+from connectors.sheet_armour import disarmed
 from connectors.sheet_form import Document, Form
 from connectors.sheet_xlsx import Limits, Package
 from connectors.xlsx_page import Page
@@ -38,7 +39,7 @@ class XlsxForm(Form):
         package = self._package(copy.content)
         returns = self._returns(package)
         cursor = sheet_returns.marked(package.cursor(self.sheet), returns)
-        stored = package.grid(self.sheet)
+        stored = disarmed(package.grid(self.sheet), self.node)
         if returns is None or not returns.mends:
             return Document(copy, stored, stored, cursor)
         grid, mended = sheet_returns.mended(self.node, stored, header_of(stored, self.node), returns.mends)
