@@ -289,6 +289,62 @@ def test_a_column_that_stands_twice_is_not_guessed(path: Path) -> None:
         book.changes(None)
 
 
+NOTED = [
+    "姓名\n(必填)",
+    "姓名（必填）",
+    "姓名*",
+    "*姓名 （必填，请勿简写）",
+    "【必填】姓名",
+    "姓名 * [选填]",
+    "姓名(必填)(格式：汉字)",
+    "name (required)",
+]
+
+
+@pytest.mark.parametrize("header", NOTED)
+def test_notes_of_how_to_fill_a_column_in_are_no_part_of_its_name_and_stay(path: Path, header: str) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名')}1"], sheet["A1"] = header, "居民编号（必填）"
+    cursor = book.changes(None).cursor
+    assert book.changes(cursor).rows.to_pylist() == [WHOLE]
+    put(book, {"rid": "R1", "name": "李四"})
+    assert stored(book)["R1"]["name"] == "李四" and column(load_workbook(path)["数据"], header)
+
+
+@pytest.mark.parametrize("header", ["姓名（配偶）", "姓名（配偶，必填）", "姓名（必填", "曾用姓名（必填）"])
+def test_what_tells_another_column_apart_is_no_note(path: Path, header: str) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名')}1"] = header
+    assert book.changes(None).missing == {"name"}
+    with Person(path) as sheet:
+        sheet["N1"], sheet["N2"] = "姓名", "王五"
+    assert stored(book)["R1"]["name"] == "王五"
+
+
+@pytest.mark.parametrize("other", ["姓名（必填）", "姓名*", "【选填】姓名"])
+def test_two_columns_that_both_come_out_as_one_are_not_guessed(path: Path, other: str) -> None:
+    book = connector(path)
+    for header in ("姓名", "姓名\n(必填)"):
+        with Person(path) as sheet:
+            sheet["C1"], sheet["N1"] = header, other
+        with pytest.raises(SchemaMismatch, match="2 次"):
+            book.changes(None)
+
+
+def test_a_label_that_ends_like_a_note_is_taken_as_it_stands_first(path: Path) -> None:
+    phone = DATASET.fields["phone"].model_copy(update={"label": "姓名（必填）"})
+    book = connector(path, dataset=DATASET.model_copy(update={"fields": {**DATASET.fields, "phone": phone}}))
+    put(book, WHOLE)
+    assert stored(book) == {"R1": WHOLE}
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名（必填）')}1"] = "姓名(必填)（11位）"
+    assert stored(book) == {"R1": WHOLE}
+
+
 # --- what people did stays -----------------------------------------------------------------------------------------
 
 

@@ -108,6 +108,13 @@ def test_a_long_number_in_scientific_notation_is_rejected_not_believed(path: Pat
     assert [(r["rid"], r["rule"]) for r in rejects(book)] == [("R1", "sheet:rounded")]
 
 
+def test_notes_around_a_header_are_no_part_of_it_and_stay(path: Path) -> None:
+    book = by_hand(path, f'居民编号*,属地,"电话\n(必填)",姓名（选填）,{OWN}', f"R1,{HERE},138,张三")
+    put(book, {"rid": "R1", "name": "李四"})
+    assert (stored(book)["R1"]["phone"], stored(book)["R1"]["name"]) == ("138", "李四")
+    assert path.read_text("utf-8").startswith('居民编号*,属地,"电话\n(必填)",姓名（选填）,')
+
+
 def test_tabs_separate_too_and_stay(path: Path) -> None:
     book = by_hand(path, f"居民编号,属地,电话,{OWN}".replace(",", "\t"), f"R1\t{HERE}\t138")
     put(book, {"rid": "R1", "phone": "139"})
