@@ -1,7 +1,7 @@
 """The form of a delimited file. Returns, corrections and receipts stand in files of those names beside it.
 
-On the file of corrections people rule as on the sheet of a workbook. On the file of returns they write the right value under 改为. All are written in UTF-8 with a mark, which programs guess right,
-and read in whichever encoding a program saved them; what people write in one wakes nobody but the returns' 改为.
+On the file of corrections people rule, on that of returns they write the right value under 改为, as on the sheets of a workbook. All are
+written in UTF-8 with a mark, which programs guess right, and read in whichever encoding a program saved them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,13 @@ class CsvForm(Form):
         return sheet_csv.opened(self.file, content, self.encoding)
 
     def opened(self, copy: Copy) -> Document:
-        grid = self._read(copy.content).grid
-        return self._mended(
-            copy, disarmed(grid, self.node, sheet_csv.is_armoured), self._shown(self._copy(sheet_returns.TITLE))
-        )
-
-    def _mended(self, copy: Copy, grid: Grid, shown: sheet_returns.Shown | None) -> Document:
+        stored = disarmed(self._read(copy.content).grid, self.node, sheet_csv.is_armoured)
+        shown = self._shown(self._copy(sheet_returns.TITLE))
         cursor = sheet_returns.marked(sha256(copy.content), shown)
-        if shown is None or not shown.mends or not grid.rows:
-            return Document(copy, grid, grid, cursor)
-        changed, written = sheet_returns.mended(self.node, grid, header_of(grid, self.node), shown.mends)
-        return Document(copy, grid, changed, cursor, written)
+        if shown is None or not shown.mends or not stored.rows:
+            return Document(copy, stored, stored, cursor)
+        grid, mended = sheet_returns.mended(self.node, stored, header_of(stored, self.node), shown.mends)
+        return Document(copy, stored, grid, cursor, mended)
 
     def _shown(self, copy: Copy | None) -> sheet_returns.Shown | None:
         grid = self._grid(sheet_returns.TITLE, copy)
