@@ -2,12 +2,13 @@
 
 Reading: the header row is the first of the leading rows that names the key and the jurisdiction (a title above it is fine, and so
 are merged titles of groups, over columns named one row lower). Columns stand in any order, and a header may be the contract's
-label, the node's own name or the field's. Rows without any value in the contract's columns are no rows. Writing is decided
+label, the node's own name or the field's, with notes of how to fill it in (姓名*, 姓名（必填）). Rows without any value in the contract's columns are no rows. Writing is decided
 here as an `Edit` and done by `sheet_xlsx_write` or `sheet_csv`.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,11 @@ Value = str | int | float | bool | Decimal | date | datetime | time | timedelta 
 """What a cell holds, or what is to be written into one. A datetime is local time of the node, without a zone."""
 
 _HEADER_ROWS = 10
-_SAFE_DIGITS = 10**15
+_NOTE = re.compile(r"^[(\[【]([^()\[\]【】]+)[)\]】]|[(\[【]([^()\[\]【】]+)[)\]】]$")
+_HOW = re.compile(
+    "必填|选填|必须|可选|不填|填写$|格式|示例|例如|[例如]:|yyyy|年月日|^1[0-9]位|单选|多选|下拉|请勿|required|optional|mandatory"
+)
+"""How a column is to be filled in, and not which column it is: 姓名（配偶） and 租金（万元） are others than 姓名 and 租金."""
 
 FAULTS = {
     "sheet:formula": ("公式没有计算结果", "is a formula without a result"),
@@ -137,13 +142,16 @@ def lacking(grid: Grid, node: Node, header: Header, names: Iterable[str]) -> Sch
 
 
 def _matched(index: int, row: list[Value], grid: Grid, node: Node) -> Header:
+    words = {
+        name: list(map(_plain, (label(node, name), node.dataset.fields[name].label, name))) for name in node.fields
+    }
+    known = frozenset(word for names in words.values() for word in names)
     positions: dict[str, list[int]] = {}
     for position, cell in enumerate(row):
-        positions.setdefault(_plain(cell), []).append(position)
+        positions.setdefault(_without_notes(_plain(cell), known), []).append(position)
     columns: dict[str, int] = {}
     for name in node.fields:
-        words = dict.fromkeys(map(_plain, (label(node, name), node.dataset.fields[name].label, name)))
-        at = next((positions[word] for word in words if word in positions), [])
+        at = next((positions[word] for word in words[name] if word in positions), [])
         if len(at) > 1:
             raise SchemaMismatch(
                 f"the column “{label(node, name)}” stands {len(at)} times",
@@ -164,6 +172,16 @@ def _plain(cell: Value) -> str:
     return "".join(text.split()).strip("*").casefold()
 
 
+def _without_notes(word: str, known: frozenset[str]) -> str:
+    """A header without the notes around it, as far as it takes to be a known one."""
+    while word not in known:
+        note = _NOTE.search(word)
+        if note is None or not all(map(_HOW.search, re.split("[,;、]", note[1] or note[2]))):
+            break
+        word = (word[: note.start()] + word[note.end() :]).strip("*")
+    return word
+
+
 def raw_table(
     grid: Grid, header: Header, node: Node, fields: Iterable[str]
 ) -> tuple[pa.Table, dict[str, tuple[str, str]]]:
@@ -178,7 +196,7 @@ def raw_table(
     for index in range(header.index + 1, len(grid.rows)):
         row, number = grid.rows[index], grid.number(index)
         texts = [cell_text(row[at], spec) if at < len(row) else None for _, at, spec in named]
-        bad = _faults(grid, row, number, named)
+        bad = _faults(grid, number, named)
         if not bad and all(text is None for text in texts):
             continue
         place = grid.place(number)
@@ -191,15 +209,11 @@ def raw_table(
     return pa.table({**arrays, LOCATOR: pa.array(places, pa.string())}), faults
 
 
-def _faults(grid: Grid, row: list[Value], number: int, named: list[tuple[str, int, FieldSpec]]) -> dict[str, str]:
-    found = {}
-    for name, at, spec in named:
-        value = row[at] if at < len(row) else None
-        if grid.faults and (number, grid.left + at) in grid.faults:
-            found[name] = grid.faults[number, grid.left + at]
-        elif type(value) is float and spec.type != "float" and abs(value) >= _SAFE_DIGITS:
-            found[name] = "sheet:rounded"
-    return found
+def _faults(grid: Grid, number: int, named: list[tuple[str, int, FieldSpec]]) -> dict[str, str]:
+    if not grid.faults:
+        return {}
+    placed = ((name, grid.faults.get((number, grid.left + at))) for name, at, _ in named)
+    return {name: rule for name, rule in placed if rule is not None}
 
 
 def cell_text(value: Value, spec: FieldSpec) -> str | None:

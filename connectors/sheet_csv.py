@@ -2,8 +2,8 @@
 
 A text that a spreadsheet program would run as a formula when it opens the file (it begins with = + - @, tab or return) is written
 with an apostrophe before it, and so is one that looks like a number in scientific notation; reading takes the apostrophe off
-again, so values come back unchanged. Numbers are never touched. Spreadsheet programs turn long digits of a csv into 1.1E+17:
-reading rejects such a row instead of believing it. People who work in such a program are better served by an xlsx.
+again (`sheet_armour`), so values come back unchanged. Numbers are never touched. Spreadsheet programs turn long digits of a csv
+into 1.1E+17: reading rejects such a row instead of believing it. People who work in such a program are better served by an xlsx.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,14 +19,13 @@ from decimal import Decimal
 from connectors.base import Node
 from connectors.locations import File
 from connectors.sheet import Edit, Grid, Header, Value, label
+from connectors.sheet_armour import SCIENTIFIC, TEXT_TYPES
 from federation.errors import Unreadable
 
 MARK = b"\xef\xbb\xbf"
 _ARMED = re.compile(r"'*[=+\-@\t\r]|''")
-_ARMOURED = re.compile(r"'['=+\-@\t\r]|'[0-9]")
+_ARMOURED = re.compile(r"'['=+\-@\t\r]")
 _NUMBER = re.compile(r"-?[0-9]+([.][0-9]+)?")
-_SCIENTIFIC = re.compile(r"[+-]?[0-9]([.][0-9]+)?E[+]?[0-9]+", re.IGNORECASE)
-_TEXT_TYPES = ("string", "enum", "json")
 
 
 @dataclass(frozen=True)
@@ -113,42 +113,17 @@ def _decoded(file: File, content: bytes, declared: str | None) -> tuple[str, str
     ) from failed
 
 
-def disarmed(grid: Grid, header: Header, node: Node) -> Grid:
-    """The grid as meant: apostrophes of ours taken off, long numbers that a spreadsheet program spoilt marked as faults."""
-    texts = [(header.columns[name], node.dataset.fields[name].type) for name in header.columns]
-    faults = dict(grid.faults)
-    rows = [list(row) for row in grid.rows]
-    for index in range(header.index + 1, len(rows)):
-        row = rows[index]
-        for at, kind in texts:
-            value = row[at] if at < len(row) else None
-            if not isinstance(value, str) or not value:
-                continue
-            if kind in _TEXT_TYPES and value[0] == "'" and _is_armoured(value):
-                row[at] = value[1:]
-            elif kind != "float" and is_rounded(value):
-                faults[grid.number(index), at + 1] = "sheet:rounded"
-    return Grid(rows, grid.first, grid.left, grid.sheet, faults, grid.lines)
-
-
 def bare(grid: Grid) -> Grid:
     """A small table of the engine's as meant: apostrophes of ours taken off."""
     rows: list[list[Value]] = [
-        [cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _is_armoured(cell) else cell for cell in row]
-        for row in grid.rows
+        [cell[1:] if isinstance(cell, str) and is_armoured(cell) else cell for cell in row] for row in grid.rows
     ]
     return replace(grid, rows=rows)
 
 
-def is_rounded(value: Value) -> bool:
-    """Whether a spreadsheet program may have made a text of long digits into this."""
-    return isinstance(value, str) and "+" in value and bool(_SCIENTIFIC.fullmatch(value.strip()))
-
-
-def _is_armoured(value: str) -> bool:
-    if value[1:2].isdigit():
-        return bool(_SCIENTIFIC.fullmatch(value[1:]))
-    return bool(_ARMOURED.match(value))
+def is_armoured(text: str) -> bool:
+    """Whether a text in a csv bears an apostrophe of ours."""
+    return bool(_ARMOURED.match(text)) or (text.startswith("'") and bool(SCIENTIFIC.fullmatch(text[1:])))
 
 
 def armed_text(value: Value, kind: str) -> str:
@@ -160,8 +135,8 @@ def armed_text(value: Value, kind: str) -> str:
     if isinstance(value, Decimal):
         return f"{value:f}"
     text = repr(value) if isinstance(value, float) else str(value)
-    if kind in _TEXT_TYPES and (
-        (_ARMED.match(text) and not _NUMBER.fullmatch(text)) or _SCIENTIFIC.fullmatch(text.lstrip("'"))
+    if kind in TEXT_TYPES and (
+        (_ARMED.match(text) and not _NUMBER.fullmatch(text)) or SCIENTIFIC.fullmatch(text.lstrip("'"))
     ):
         return f"'{text}"
     return text
@@ -210,7 +185,7 @@ def _put(row: list[Value], header: Header, node: Node, values: dict[str, Value])
     return changed
 
 
-def table(rows: list[list[str]]) -> bytes:
+def table(rows: Sequence[Sequence[str]]) -> bytes:
     """A small table for people to look at, in the encoding that their programs guess right."""
     safe: list[list[Value]] = [[armed_text(cell, "string") for cell in row] for row in rows]
     return _encoded(safe, Dialect("utf-8-sig"))

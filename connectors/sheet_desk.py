@@ -1,7 +1,7 @@
-"""The corrections desk (校核) of a workbook: a sheet on which people see corrections and choose 采纳 or 不采纳.
+"""The corrections desk (校核) of a workbook or csv: a sheet, or a file, on which people see corrections and choose 采纳 or 不采纳.
 
 One row for each correction, all of it text. What people may fill in (裁定, 裁定理由 of a row that waits for them) is open, the rest
-is grey and locked. They may sort the rows; what they wrote stays with its correction.
+is grey and locked (in a workbook). They may sort the rows; what they wrote stays with its correction.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def lines_of(node: Node, corrections: pa.Table) -> dict[str, list[str]]:
     return found
 
 
-def read(node: Node, grid: Grid) -> Shown:
-    """What stands on the sheet. Raises SchemaMismatch if it is not the engine's, or has lost a header."""
-    if not any(cell is not None for row in grid.rows for cell in row):
+def read(node: Node, grid: Grid | None) -> Shown:
+    """What stands on the desk; None: there is none. Raises SchemaMismatch if it is not the engine's, or has lost a header."""
+    if grid is None or all(cell in (None, "") for row in grid.rows for cell in row):
         return NOTHING
     top, places = _header(node, grid)
     lines: dict[str, list[str]] = {}
@@ -75,8 +75,21 @@ def read(node: Node, grid: Grid) -> Shown:
     return Shown(lines, _written(rulings), rulings, sound)
 
 
+def renewed(node: Node, grid: Grid | None, corrections: pa.Table) -> tuple[bool, Page | None]:
+    """Whether a desk must be written for these corrections, and what it is to hold then. `grid`: what stands there now; None: no desk."""
+    wanted = lines_of(node, corrections)
+    try:
+        shown = read(node, grid)
+    except SchemaMismatch:
+        if not wanted:  # people's own, which merely has the name
+            return False, None
+        raise
+    stands = shown.lines == wanted and shown.sound and (grid is not None) == bool(wanted)
+    return not stands, page(node, wanted, shown.written)
+
+
 def page(node: Node, lines: Mapping[str, list[str]], written: Mapping[str, tuple[str, str]]) -> Page | None:
-    """The sheet with these corrections and what people wrote beside them; None if there are none."""
+    """The desk with these corrections and what people wrote beside them; None if there are none."""
     if not lines:
         return None
     titles = _titles(node)
@@ -104,9 +117,9 @@ def _header(node: Node, grid: Grid) -> tuple[int, list[int]]:
     if found is not None:
         return found
     raise SchemaMismatch(
-        f"the sheet “{TITLE}” is not the one that shows corrections: its header is not {'、'.join(titles)}",
-        f"工作表“{TITLE}”不是校核表：表头应为 {'、'.join(titles)}",
-        todo=f"恢复表头；若是自建的工作表，请改名；也可删除该表，由引擎重建 / mend the header; rename a sheet of your own; or delete “{TITLE}”, it is made anew",
+        f"“{TITLE}” is not the table that shows corrections: its header is not {'、'.join(titles)}",
+        f"“{TITLE}”不是校核表：表头应为 {'、'.join(titles)}",
+        todo=f"恢复表头；若是自建的表，请改名；也可删除该表，由引擎重建 / mend the header; rename a table of your own; or delete “{TITLE}”, it is made anew",
         sheet=TITLE,
     )
 

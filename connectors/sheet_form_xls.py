@@ -14,6 +14,7 @@ from connectors.base import Node
 from connectors.files import sha256
 from connectors.locations import Copy, File
 from connectors.sheet import Edit, Grid, Header, Value
+from connectors.sheet_armour import disarmed
 from connectors.sheet_form import Document, Form
 from connectors.sheet_xlsx import OLE, old_or_locked
 from federation.errors import Permanent, SchemaMismatch, Unreadable
@@ -50,7 +51,7 @@ class XlsForm(Form):
                 "用表格软件打开并另存为 .xlsx / open it in a spreadsheet program and save it as .xlsx",
             ) from cause
         cells: list[list[Value]] = [[None if cell == "" else cell for cell in row] for row in rows]
-        grid = Grid(cells, top + 1, left + 1, self.sheet)
+        grid = disarmed(Grid(cells, top + 1, left + 1, self.sheet), self.node)
         return Document(copy, grid, grid, sha256(copy.content))
 
     def _other(self, content: bytes) -> Exception:

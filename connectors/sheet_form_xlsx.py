@@ -8,11 +8,11 @@ from connectors import sheet_desk, sheet_receipts, sheet_returns, sheet_xlsx_wri
 from connectors.base import Node
 from connectors.desk import told
 from connectors.locations import Copy, File
-from connectors.sheet import Edit, Header, header_of
+from connectors.sheet import Edit, Grid, Header, header_of
+from connectors.sheet_armour import disarmed
 from connectors.sheet_form import Document, Form
 from connectors.sheet_xlsx import Limits, Package
 from connectors.xlsx_page import Page
-from federation.errors import SchemaMismatch
 
 OWN_SHEETS = (sheet_returns.TITLE, sheet_desk.TITLE, sheet_receipts.TITLE)
 """The engine's sheets."""
@@ -39,7 +39,7 @@ class XlsxForm(Form):
         package = self._package(copy.content)
         returns = self._returns(package)
         cursor = sheet_returns.marked(package.cursor(self.sheet), returns)
-        stored = package.grid(self.sheet)
+        stored = disarmed(package.grid(self.sheet), self.node)
         if returns is None or not returns.mends:
             return Document(copy, stored, stored, cursor)
         grid, mended = sheet_returns.mended(self.node, stored, header_of(stored, self.node), returns.mends)
@@ -82,18 +82,9 @@ class XlsxForm(Form):
 
     def show_corrections(self, corrections: pa.Table) -> None:
         copy = self.file.read()
-        package = self._package(copy.content)
-        wanted, there = sheet_desk.lines_of(self.node, corrections), sheet_desk.TITLE in package.sheets
-        try:
-            shown = self._desk(package)
-        except SchemaMismatch:
-            if not wanted:  # a sheet of people's own, which merely has the name
-                return
-            raise
-        if shown.lines == wanted and shown.sound and there == bool(wanted):
-            return
-        page = sheet_desk.page(self.node, wanted, shown.written)
-        self._show(self.opened(copy), copy.content, sheet_desk.TITLE, page)
+        due, page = sheet_desk.renewed(self.node, self._desk(self._package(copy.content)), corrections)
+        if due:
+            self._show(self.opened(copy), copy.content, sheet_desk.TITLE, page)
 
     def show_receipts(self, receipts: pa.Table) -> None:
         copy = self.file.read()
@@ -114,8 +105,7 @@ class XlsxForm(Form):
         self.replace(sheet_xlsx_write.paged(package, document.stored, header, title, page), document)
 
     def rulings(self) -> pa.Table:
-        return told(self._desk(self._package(self.file.read().content)).rulings)
+        return told(sheet_desk.read(self.node, self._desk(self._package(self.file.read().content))).rulings)
 
-    def _desk(self, package: Package) -> sheet_desk.Shown:
-        there = sheet_desk.TITLE in package.sheets
-        return sheet_desk.read(self.node, package.grid(sheet_desk.TITLE)) if there else sheet_desk.NOTHING
+    def _desk(self, package: Package) -> Grid | None:
+        return package.grid(sheet_desk.TITLE) if sheet_desk.TITLE in package.sheets else None

@@ -3,7 +3,7 @@
 In the column 改为 they write the right value; the next read takes it as their edit of that record's field, and the engine's next writing
 puts it into the data sheet. A record that was also changed on the data sheet keeps what stands there: which of two edits
 is the newer cannot be known, and the data sheet is where people look first. So 改为 counts only while the data sheet still
-shows 现值, the value that was handed back.
+shows 现值, the value that was handed back. A value that their program made into 1.4E+10 is not taken: its digits are lost.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from connectors.base import Node
 from connectors.desk import standing
 from connectors.files import sha256
 from connectors.sheet import Grid, Header, Value, cell_text, cell_values, label, places_of, raw_table
+from connectors.sheet_armour import is_rounded
 from connectors.sheet_edit import keyed, rows_by_key
 from connectors.sheet_text import short
 from connectors.xlsx_page import Page
@@ -113,17 +114,17 @@ def read(node: Node, grid: Grid) -> Shown | None:
             continue
         lines.append(texts[:mend] + texts[mend + 1 :])
         field = known.get(texts[mend - 2])
-        if field is not None and texts[mend].strip():
+        if field is not None and texts[mend].strip() and not is_rounded(cells[mend], node.dataset.fields[field].type):
             mends.append(Mend(tuple(cells[: len(keys)]), field, texts[mend - 1], cells[mend]))
     return Shown(lines, tuple(mends))
 
 
 def alien() -> SchemaMismatch:
-    """The error for a sheet of this name that is not the engine's, or has lost a header."""
+    """The error for a sheet or file of this name that is not the engine's, or has lost a header."""
     return SchemaMismatch(
-        f"the sheet “{TITLE}” is not the one that shows returns",
-        f"工作表“{TITLE}”不是引擎的退回表",
-        todo=f"若是自建的工作表，请改名；也可删除该表，由引擎重建 / rename a sheet of your own; or delete “{TITLE}”, it is made anew",
+        f"“{TITLE}” is not the table that shows returns",
+        f"“{TITLE}”不是引擎的退回表",
+        todo=f"若是自建的表，请改名；也可删除该表，由引擎重建 / rename a table of your own; or delete “{TITLE}”, it is made anew",
         sheet=TITLE,
     )
 

@@ -18,6 +18,7 @@ from openpyxl.utils import get_column_letter
 
 from connectors.base import Node
 from connectors.sheet import Edit, Grid, Header, Value, label
+from connectors.sheet_armour import armoured
 from connectors.sheet_layout import (
     HEADER,
     LAST_ROW,
@@ -160,7 +161,8 @@ class _Writer:
             if _same(self._now(row, column), meant):
                 continue
             changed = True
-            self.sheet.put(row, column, meant, self._like(self.sheet.style(row, column), form, is_armed(meant)))
+            text = self._armoured(name, meant)
+            self.sheet.put(row, column, text, self._like(self.sheet.style(row, column), form, is_armed(text)))
         return changed
 
     def _now(self, row: int, column: int) -> Value:
@@ -185,6 +187,7 @@ class _Writer:
         for number, values in enumerate(rows, start=last + 1):
             for name, column in self.columns.items():
                 meant, form = self._form(name, values.get(name))
+                meant = self._armoured(name, meant)
                 if protected or not above.get(name):
                     look = cell_look(form, name in self.node.owned or not protected, is_armed(meant))
                     style = self.styles.look(look)
@@ -211,6 +214,9 @@ class _Writer:
         if isinstance(value, float):
             return (value, usual) if float(f"{value:.16g}") == value else (repr(value), TEXT)
         return self._text(name, str(value)), TEXT
+
+    def _armoured(self, name: str, value: Value) -> Value:
+        return armoured(value, self.node.dataset.fields[name].type)
 
     def _text(self, name: str, text: str) -> str:
         if len(text) > LONGEST:

@@ -177,7 +177,7 @@ class WorkbookConnector(Connector):
             self._form.show_receipts(receipts)
 
     def show_corrections(self, corrections: pa.Table) -> None:
-        """Show the corrections (sheet 校核, xlsx only). Writes nothing if they are shown already."""
+        """Show the corrections (sheet 校核, or a csv of that name beside a csv). Writes nothing if they are shown already."""
         with located(file=self.file.where):
             self._form.show_corrections(corrections)
 

@@ -12,10 +12,10 @@ from connectors.base import Connector
 from connectors.workbook import WorkbookConnector
 from tests.contract.dataset import make_node, row, table
 from tests.contract.suite import ConnectorContract, Row
-from tests.contract.test_workbook_xlsx import returns_row
+from tests.contract.test_workbook_xlsx import KINDS, SHOWN, STATES, returns_row
 from tests.stores import PLACES, Place
 
-NAME, RECEIPTS, RETURNS = "台账.csv", "台账.回执.csv", "台账.退回待改.csv"
+NAME, RECEIPTS, RETURNS, DESK = "台账.csv", "台账.回执.csv", "台账.退回待改.csv", "台账.校核.csv"
 
 
 class CsvFile(ConnectorContract):
@@ -49,6 +49,25 @@ class CsvFile(ConnectorContract):
         lines = csv.DictReader(io.StringIO(self.place.read(NAME).decode(self.encoding), newline=""))
         return [{fields[title]: cell for title, cell in line.items()} for line in lines]
 
+    def people_see_corrections(self) -> dict[str, Row]:
+        if DESK not in self.place.names():
+            return {}
+        _, *lines = _cells(self.place.read(DESK))
+        names = ["correction_id", *self.dataset.key, *SHOWN]
+        found = [dict(zip(names, (cell.removeprefix("'") for cell in line))) for line in lines]
+        return {
+            line.pop("correction_id"): {**line, "kind": KINDS[line["kind"]], "state": STATES[line["state"]]}
+            for line in found
+        }
+
+    def people_rule(self, correction_id: str, ruling: str, reason: str | None) -> None:
+        lines = _cells(self.place.read(DESK))
+        (line,) = [cells for cells in lines if cells[0] == correction_id]
+        line[-2:] = [ruling, reason or ""]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(lines)
+        self.place.write(DESK, text.getvalue().encode(self.encoding))
+
     def people_see_returns(self) -> list[Row]:
         if RETURNS not in self.place.names():
             return []
@@ -63,7 +82,7 @@ class CsvFile(ConnectorContract):
         return [dict(zip(("at", "way", "other", "written", "deleted", "run_id"), line)) for line in lines]
 
     def desk_place(self) -> object:
-        return self.place.read(RECEIPTS)
+        return {name: self.place.read(name) for name in (RECEIPTS, DESK) if name in self.place.names()}
 
     def _save(self, rows: list[Row]) -> None:
         text = io.StringIO(newline="")
@@ -119,6 +138,15 @@ class TestCsvInGb18030Undeclared(CsvFile):
         self.people_write([row("R1", note="一")])
         self.write(table(self.dataset, [row("R1", note="二")]))
         assert "二".encode("gb18030") in self.place.read(NAME)
+
+
+def _cells(content: bytes) -> list[list[str]]:
+    """A table as a program opens it: in UTF-8 if it can be, else in GB18030."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("gb18030")
+    return list(csv.reader(io.StringIO(text, newline="")))
 
 
 def _typed_in(value: Any) -> str:

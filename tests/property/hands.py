@@ -269,6 +269,19 @@ class CsvHands(FileHands):
     def remove(self, key: str) -> None:
         self._save([found for found in self.listed(self.path.read_bytes()) if found[self.key] != key])
 
+    def rule(self, correction_id: str, word: str) -> bool:
+        beside = self.path.with_name(f"{self.path.stem}.{DESK}.csv")
+        if not beside.exists():
+            return False
+        lines = list(csv.reader(io.StringIO(beside.read_bytes().decode("utf-8-sig"), newline="")))
+        found = [line for line in lines if line[0] == correction_id]
+        if not found:
+            return False
+        found[0][-2] = word
+        with beside.open("w", encoding="utf-8-sig", newline="") as text:
+            csv.writer(text).writerows(lines)
+        return True
+
     def tidy_up(self) -> None:
         self._save([part for row in reversed(self.listed(self.path.read_bytes())) for part in (row, {})])
 

@@ -188,8 +188,8 @@ def test_without_a_declared_desk_an_api_shows_no_corrections() -> None:
 # --- in a file -----------------------------------------------------------------------------------------------------
 
 
-def test_a_csv_has_no_desk_and_the_engines_sheets_are_no_place_for_data(tmp_path: Path) -> None:
-    assert not WorkbookConnector(make_node(SAMPLE, {"path": str(tmp_path / "a.csv")})).capabilities.corrections
+def test_an_old_workbook_has_no_desk_and_the_engines_sheets_are_no_place_for_data(tmp_path: Path) -> None:
+    assert not WorkbookConnector(make_node(SAMPLE, {"path": str(tmp_path / "a.xls")})).capabilities.corrections
     for sheet in ("校核", "退回待改"):
         with pytest.raises(ValueError, match="own sheets"):
             WorkbookOptions(path=tmp_path / "a.xlsx", sheet=sheet)

@@ -97,7 +97,8 @@ def test_a_text_that_looks_like_a_formula_stays_a_text(tmp_path: Path, suffix: s
     if suffix == "xlsx":
         sheet = load_workbook(book.file.where)["数据"]
         cell = sheet[f"{column(sheet, '姓名')}2"]
-        assert (cell.data_type, cell.quotePrefix) == ("s", text[0] in "=+-@'")
+        assert cell.value == (f"'{text}" if text == "1.2E+17" else text)
+        assert (cell.data_type, cell.quotePrefix) == ("s", cell.value[0] in "=+-@'")
     elif text[0] in "=+-@":
         assert f"'{text[0]}" in Path(book.file.where).read_text("utf-8-sig")
 
@@ -112,16 +113,36 @@ def test_an_id_number_is_a_text_cell_and_keeps_its_digits(path: Path) -> None:
     assert sheet.column_dimensions[letter].number_format == "@"
 
 
-def test_a_long_number_that_the_spreadsheet_rounded_is_rejected_alone(path: Path) -> None:
+@pytest.mark.parametrize("typed", [110101199001011234, "1.10101E+17", " 1.10101199001011e+17"])
+def test_a_long_number_that_the_spreadsheet_rounded_is_rejected_alone(path: Path, typed: int | str) -> None:
     book = connector(path)
     put(book, WHOLE, {**WHOLE, "rid": "R2"})
     with Person(path) as sheet:
-        sheet[f"{column(sheet, '证件号')}2"] = 110101199001011234
+        sheet[f"{column(sheet, '证件号')}2"] = typed
     assert list(stored(book)) == ["R2"]
     assert [(r["rid"], r["locator"], r["field"], r["rule"]) for r in rejects(book)] == [
         ("R1", "数据!第 2 行", "idno", "sheet:rounded")
     ]
     assert sorted(book.changes(None).present.column("rid").to_pylist()) == ["R1", "R2"]
+
+
+@pytest.mark.parametrize("text", ["1.2E+17", "'1.2E+17", "''1.2e+17"])
+def test_a_text_that_looks_like_a_rounded_number_but_is_meant_is_written_once(path: Path, text: str) -> None:
+    book = connector(path)
+    put(book, {**WHOLE, "name": text})
+    before = path.read_bytes()
+    put(book, {"rid": "R1", "name": text})
+    assert stored(book)["R1"]["name"] == text and path.read_bytes() == before
+
+
+def test_fifteen_digits_are_all_kept_and_a_float_may_be_large(path: Path) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '证件号')}2"] = 110101900101123
+        sheet[f"{column(sheet, '面积')}2"] = "1.1E+17"
+    row = stored(book)["R1"]
+    assert (row["idno"], row["area"]) == ("110101900101123", 1.1e17)
 
 
 def test_numbers_and_full_width_digits_that_people_type_are_understood(path: Path) -> None:
@@ -266,6 +287,62 @@ def test_a_column_that_stands_twice_is_not_guessed(path: Path) -> None:
         sheet["N1"] = "姓名"
     with pytest.raises(SchemaMismatch, match="2 次"):
         book.changes(None)
+
+
+NOTED = [
+    "姓名\n(必填)",
+    "姓名（必填）",
+    "姓名*",
+    "*姓名 （必填，请勿简写）",
+    "【必填】姓名",
+    "姓名 * [选填]",
+    "姓名(必填)(格式：汉字)",
+    "name (required)",
+]
+
+
+@pytest.mark.parametrize("header", NOTED)
+def test_notes_of_how_to_fill_a_column_in_are_no_part_of_its_name_and_stay(path: Path, header: str) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名')}1"], sheet["A1"] = header, "居民编号（必填）"
+    cursor = book.changes(None).cursor
+    assert book.changes(cursor).rows.to_pylist() == [WHOLE]
+    put(book, {"rid": "R1", "name": "李四"})
+    assert stored(book)["R1"]["name"] == "李四" and column(load_workbook(path)["数据"], header)
+
+
+@pytest.mark.parametrize("header", ["姓名（配偶）", "姓名（配偶，必填）", "姓名（必填", "曾用姓名（必填）"])
+def test_what_tells_another_column_apart_is_no_note(path: Path, header: str) -> None:
+    book = connector(path)
+    put(book, WHOLE)
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名')}1"] = header
+    assert book.changes(None).missing == {"name"}
+    with Person(path) as sheet:
+        sheet["N1"], sheet["N2"] = "姓名", "王五"
+    assert stored(book)["R1"]["name"] == "王五"
+
+
+@pytest.mark.parametrize("other", ["姓名（必填）", "姓名*", "【选填】姓名"])
+def test_two_columns_that_both_come_out_as_one_are_not_guessed(path: Path, other: str) -> None:
+    book = connector(path)
+    for header in ("姓名", "姓名\n(必填)"):
+        with Person(path) as sheet:
+            sheet["C1"], sheet["N1"] = header, other
+        with pytest.raises(SchemaMismatch, match="2 次"):
+            book.changes(None)
+
+
+def test_a_label_that_ends_like_a_note_is_taken_as_it_stands_first(path: Path) -> None:
+    phone = DATASET.fields["phone"].model_copy(update={"label": "姓名（必填）"})
+    book = connector(path, dataset=DATASET.model_copy(update={"fields": {**DATASET.fields, "phone": phone}}))
+    put(book, WHOLE)
+    assert stored(book) == {"R1": WHOLE}
+    with Person(path) as sheet:
+        sheet[f"{column(sheet, '姓名（必填）')}1"] = "姓名(必填)（11位）"
+    assert stored(book) == {"R1": WHOLE}
 
 
 # --- what people did stays -----------------------------------------------------------------------------------------

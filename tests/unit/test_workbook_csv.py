@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from connectors import sheet_desk
 from connectors.base import no_returns
 from connectors.workbook import WorkbookConnector
 from federation.errors import Conflict, SchemaMismatch, Transient, Unreadable
+from tests.contract import desk
 from tests.unit.test_workbook import returned
 from tests.unit.workbook_sample import HERE, WHOLE, age, connector, node, put, rejects, stored
 
@@ -104,6 +108,13 @@ def test_a_long_number_in_scientific_notation_is_rejected_not_believed(path: Pat
     assert [(r["rid"], r["rule"]) for r in rejects(book)] == [("R1", "sheet:rounded")]
 
 
+def test_notes_around_a_header_are_no_part_of_it_and_stay(path: Path) -> None:
+    book = by_hand(path, f'居民编号*,属地,"电话\n(必填)",姓名（选填）,{OWN}', f"R1,{HERE},138,张三")
+    put(book, {"rid": "R1", "name": "李四"})
+    assert (stored(book)["R1"]["phone"], stored(book)["R1"]["name"]) == ("138", "李四")
+    assert path.read_text("utf-8").startswith('居民编号*,属地,"电话\n(必填)",姓名（选填）,')
+
+
 def test_tabs_separate_too_and_stay(path: Path) -> None:
     book = by_hand(path, f"居民编号,属地,电话,{OWN}".replace(",", "\t"), f"R1\t{HERE}\t138")
     put(book, {"rid": "R1", "phone": "139"})
@@ -132,6 +143,19 @@ def test_returns_stand_beside_the_file_and_go_when_settled(path: Path) -> None:
     assert book.probe().token == token
     book.show_returns(no_returns(book.node))
     assert not beside.exists()
+
+
+def test_files_of_peoples_own_with_the_names_of_returns_and_receipts_are_never_touched(path: Path) -> None:
+    book = connector(path)
+    theirs = [path.with_name(f"居民.{title}.csv") for title in ("退回待改", "回执")]
+    for own in theirs:
+        own.write_text("上月小结\n", "utf-8")
+    book.show_returns(no_returns(book.node))
+    book.show_receipts(desk.receipts(desk.receipt("a1")))
+    with pytest.raises(SchemaMismatch, match="改名") as caught:
+        book.show_returns(returned(book))
+    assert caught.value.where["file"] == theirs[0]
+    assert [own.read_text("utf-8") for own in theirs] == ["上月小结\n"] * 2
 
 
 # --- mending on the file of returns
@@ -181,3 +205,109 @@ def test_a_mending_that_a_program_rounded_is_not_taken(path: Path) -> None:
     assert stored(book)["R1"]["phone"] == "=1"
     book.show_returns(returned(book))
     assert ",," in path.with_name("居民.退回待改.csv").read_text("utf-8-sig")
+
+
+# --- ruling on the file of corrections
+
+
+@pytest.fixture
+def shown(path: Path) -> WorkbookConnector:
+    """Two corrections are shown beside the file; people ruled on none."""
+    book = connector(path)
+    book.show_corrections(proposed(book, "a1", "b2"))
+    return book
+
+
+def proposed(of: WorkbookConnector, *names: str, **values: Any) -> pa.Table:
+    return desk.corrections(of.node.dataset, *(desk.line(name, "", rid=f"R{name}", **values) for name in names))
+
+
+def beside(path: Path) -> Path:
+    return path.with_name("居民.校核.csv")
+
+
+def told(of: WorkbookConnector) -> dict[str, tuple[str, str | None]]:
+    return {line["correction_id"]: (line["ruling"], line["reason"]) for line in of.rulings().to_pylist()}
+
+
+def test_corrections_stand_beside_the_file_with_room_to_rule_and_nothing_that_runs(
+    path: Path, shown: WorkbookConnector
+) -> None:
+    shown.show_corrections(proposed(shown, "a1", current='=HYPERLINK("http://x")', proposed="110101199001011234"))
+    header, line = beside(path).read_text("utf-8-sig").splitlines()
+    assert header == ("编号,居民编号,类型,字段,现值,建议值,提出单位,提出时间,处理期限,状态,说明,裁定,裁定理由")
+    assert line == (
+        f'{desk.name("a1")},Ra1,修改,备注,"\'=HYPERLINK(""http://x"")",110101199001011234,110101001001 多福巷社区,'
+        "2026-03-03 01:30:05,2026-03-16,待裁定,,,"
+    )
+    assert beside(path).read_bytes().startswith(b"\xef\xbb\xbf")
+    assert sorted(found.name for found in path.parent.iterdir()) == ["居民.csv", "居民.校核.csv"]
+    shown.show_corrections(proposed(shown))
+    assert not beside(path).exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_ruling_survives_a_program_that_saves_in_its_own_way(
+    path: Path, shown: WorkbookConnector, encoding: str, delimiter: str
+) -> None:
+    header, one, other = (line.split(",") for line in beside(path).read_text("utf-8-sig").splitlines())
+    one[-2:], one[7] = ["采纳", "=已核对"], "2026/3/3 1:30"
+    swapped = [["我的备注", *[""] * len(header)], [*header, "备注"], [*other, "看过"], one]
+    beside(path).write_text("\n".join(delimiter.join(line) for line in swapped) + "\n", encoding)
+    wanted = {desk.name("a1"): ("accept", "=已核对")}
+    assert told(shown) == wanted
+    shown.show_corrections(proposed(shown, "a1", "b2"))
+    text = beside(path).read_text("utf-8-sig")
+    assert text.startswith("编号") and "2026-03-03 01:30:05" in text and "采纳,'=已核对" in text
+    assert told(shown) == wanted
+
+
+def test_what_people_wrote_since_the_corrections_were_read_is_not_overwritten(
+    path: Path, shown: WorkbookConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sheet_desk.renewed
+
+    def slow(*given: Any) -> Any:
+        decided = read(*given)
+        beside(path).write_text(beside(path).read_text("utf-8-sig").replace("待裁定,,,", "待裁定,,采纳,"), "utf-8-sig")
+        return decided
+
+    monkeypatch.setattr(sheet_desk, "renewed", slow)
+    for names in (["a1"], []):
+        with pytest.raises(Conflict):
+            shown.show_corrections(proposed(shown, *names))
+        assert "待裁定,,采纳," in beside(path).read_text("utf-8-sig")
+        beside(path).write_text(beside(path).read_text("utf-8-sig").replace("采纳", ""), "utf-8-sig")
+
+
+@pytest.mark.parametrize("lock", ["~$居民.校核.csv", ".~lock.居民.校核.csv#"])
+def test_corrections_are_not_written_while_somebody_has_them_open(
+    path: Path, shown: WorkbookConnector, lock: str
+) -> None:
+    before = beside(path).read_bytes()
+    path.with_name(lock).touch()
+    for names in (["a1"], []):
+        with pytest.raises(Transient, match="关闭") as caught:
+            shown.show_corrections(proposed(shown, *names))
+        assert caught.value.where["file"] == beside(path)
+    assert beside(path).read_bytes() == before and told(shown) == {}
+
+
+def test_a_copied_correction_that_is_ruled_on_both_ways_is_not_ruled_on(path: Path, shown: WorkbookConnector) -> None:
+    header, one, _ = beside(path).read_text("utf-8-sig").splitlines()
+    beside(path).write_text("\n".join([header, f"{one[:-1]}采纳,", f"{one[:-1]}驳回,"]) + "\n", "utf-8-sig")
+    assert told(shown) == {}
+    shown.show_corrections(proposed(shown, "a1"))
+    assert beside(path).read_text("utf-8-sig").splitlines() == [header, one]
+
+
+def test_a_file_of_peoples_own_with_the_name_of_the_corrections_is_never_touched(path: Path) -> None:
+    book = connector(path)
+    beside(path).write_text("上月校核小结\n", "utf-8")
+    book.show_corrections(proposed(book))
+    for act in (lambda: book.show_corrections(proposed(book, "a1")), book.rulings):
+        with pytest.raises(SchemaMismatch, match="改名") as caught:
+            act()
+        assert caught.value.where["file"] == beside(path)
+    assert beside(path).read_text("utf-8") == "上月校核小结\n"

@@ -80,6 +80,14 @@ def test_what_was_mended_goes_into_the_data_sheet_when_the_returns_are_shown_ane
     assert cells(path) == {"R1": "13900000000", "R2": "=1"} and stored(book)["R1"]["phone"] == "13900000000"
 
 
+@pytest.mark.parametrize("value", ["1.39E+10", 110101199001011234])
+def test_a_mending_that_a_program_rounded_is_not_taken(path: Path, book: WorkbookConnector, value: Any) -> None:
+    mend(path, value)
+    assert stored(book)["R1"]["phone"] == "=1"
+    put(book, {"rid": "R1", "name": "李四"})
+    assert cells(path)["R1"] == "=1"
+
+
 def test_a_return_that_is_still_open_is_shown_with_an_empty_cell_again(path: Path, book: WorkbookConnector) -> None:
     mend(path, "2")
     book.show_returns(returned(book))

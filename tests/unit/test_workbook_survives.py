@@ -387,6 +387,18 @@ def test_an_old_workbook_is_read_and_never_written() -> None:
     assert path.read_bytes() == before
 
 
+def test_a_long_number_that_a_program_rounded_is_not_believed_in_an_old_workbook_either(tmp_path: Path) -> None:
+    content = (Path(__file__).parent / "data" / "居民.xls").read_bytes()
+    path = tmp_path / "居民.xls"
+    path.write_bytes(content.replace(WHOLE["idno"].encode(), b"1.101011990010E+17"))
+    found = WorkbookConnector(node(path)).changes(None)
+    assert not found.rows.num_rows
+    assert {(r["rid"], r["field"], r["rule"]) for r in found.rejects.to_pylist()} == {
+        ("R1", "idno", "sheet:rounded"),
+        ("R2", "idno", "sheet:rounded"),
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [(b"PK\x03\x04", ".xlsx"), (b"<html><table>", "网页"), (b"\xd0\xcf\x11\xe0 cut", "截断")]
 )
