@@ -19,6 +19,8 @@ RETURNS = "tests/unit/test_returns.py"
 UPLOADS = "tests/unit/test_uploads.py"
 BACKUP = "tests/unit/test_backup.py"
 STORAGE = "tests/unit/test_storage.py"
+LOG = "tests/unit/test_sql_log.py"
+HOLDING = "tests/unit/test_sql_holding.py"
 ENGINE = (
     MERGE,
     CANONICAL,
@@ -188,7 +190,7 @@ MUTANTS = (
         "ELSE {seed_up} END",
         (MERGE,)),
     Mutant("unreadable_row_decided_on", "federation/merge_sql.py", "a row that cannot be read is left alone",
-        "WHERE k.key NOT IN (SELECT key FROM frozen)",
+        "WHERE key NOT IN (SELECT key FROM frozen)",
         "",
         (MERGE,)),
     Mutant("nameless_row_ignored", "federation/sides.py", "while a row without a key stands in a node, no missing record counts as deleted there",
@@ -409,4 +411,16 @@ MUTANTS = (
         "fence=ahead, ",
         "",
         (f"{BACKUP}::test_a_runner_that_began_before_the_restore_settles_nothing_after_it",)),
+    Mutant("load_hidden_from_others", "connectors/sql_log_postgres.py", "a load that is one line in the change table is seen by the other links",
+        "return connection.execute(found).first() is not None",
+        "return connection.execute(found).first() is None and False",
+        (f"{LOG}::test_our_load_of_an_empty_table_is_one_line_by_which_other_links_read_everything",)),
+    Mutant("removal_untold_of_an_end_read_whole", "federation/vouch.py", "an end that was read whole is still told what a neighbouring link removed there",
+        "return not self.stones and not any(state.intent for state in self.beyond)",
+        "return True",
+        (MOVES, CASCADE, CRASH, PROMISES)),
+    Mutant("value_compared_as_it_stands", "connectors/sql_postgres.py", "a value is found at a node in whatever form it stands there",
+        "return or_(\n            same.in_(values.to_pylist()),",
+        "return or_(\n            same.in_(values.to_pylist()), literal(False)) if True else or_(",
+        (f"{HOLDING}::test_what_the_database_finds_is_what_reading_everything_finds",)),
 )  # fmt: skip
