@@ -16,7 +16,8 @@ from connectors.findings import Finding
 from connectors.memory import MemoryConnector
 from federation.cli import app
 from federation.probing import AT_ONCE, chosen, probe_nodes
-from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small, written
+from tests.federations import CITY, E11, E12, E21, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small, written
+from tests.scripted_http import Say, scripted
 
 TOP = """
 name: probed
@@ -137,3 +138,31 @@ def test_one_node_that_cannot_even_be_opened_does_not_keep_the_others_from_being
         and "FEDSYNC_TEST_NOT_SET" in broken["findings"][0]["en"] + broken["findings"][0]["todo"]
     )
     assert any(node["state"] == "ok" for node in told["nodes"])
+
+
+def test_the_pace_is_what_the_node_declares_else_what_its_system_does_else_its_levels_default(folder: Path) -> None:
+    with scripted(lambda _: Say(body=[])) as server:
+        declared = (
+            (folder / "federation.yaml")
+            .read_text()
+            .replace(
+                "nodes:",
+                f"""  platform: {{connector: rest, options: {{base_url: "{server.url}", path: /people}}}}
+  shared: {{connector: rest, options: {{base_url: "{server.url}/shared", path: /people, requests_per_second: 3}}}}
+nodes:
+  - {{system: platform, regions: ["{E11}"], datasets: {{resident: {{}}}}}}
+  - {{system: shared, regions: ["{E12}"], datasets: {{resident: {{}}}}}}
+  - {{system: shared, regions: ["{E21}"], datasets: {{resident: {{options: {{requests_per_second: null}}}}}}}}""",
+            )
+        )
+        (folder / "federation.yaml").write_text(declared)
+        nodes = {node["region"]: node for node in as_json(folder)["nodes"]}
+    told = {
+        code: next(found["zh"] for found in nodes[code]["findings"] if "pace" in found["en"])
+        for code in (E11, E12, E21)
+    }
+    assert told == {
+        E11: "速率：每秒至多 5 次请求（空闲后可连发 25 次）（社区级默认）",
+        E12: "速率：每秒至多 3 次请求（声明）",
+        E21: "速率：不限速（声明）",
+    }
