@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)")
 SOURCES := federation connectors dags plugins examples benchmarks tests
 
-.PHONY: help demo up test check fmt bench fuzz mutants install install-dev requirements clean
+.PHONY: help demo up test check fmt bench fuzz writers mutants install install-dev requirements clean
 
 help:  ## 列出命令 / list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -54,6 +54,9 @@ bench: install-dev  ## 基准 / benchmarks
 
 fuzz: install-dev  ## 更久的随机测试，EXAMPLES=n / the property tests with n new examples each
 	FEDSYNC_FUZZ_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest tests/property --timeout 0
+
+writers: install-dev  ## 同步期间的并发写入，TRANSACTIONS=n / people write n transactions per database and capture while a link syncs
+	FEDSYNC_TRANSACTIONS=$(or $(TRANSACTIONS),20000) $(BIN)/python -m pytest tests/faults/test_concurrent_writers.py -s --timeout 0
 
 mutants: install-dev  ## 变异检查：故意破坏承诺，看测试能否发现 / break each promise on purpose, see the tests notice
 	$(BIN)/python -m tests.mutation

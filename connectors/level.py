@@ -1,13 +1,15 @@
-"""What is true of a level, whatever technology its systems use: its scope.
+"""What is true of a level, whatever technology its systems use: its scope, and its manners.
 
 The scope of a node is its own region. Every read and every write passes this guard: a row whose jurisdiction lies elsewhere is
 set apart when read (`Changes.outside`), whatever the system's query returned, and is an error when written, since that would be the
 engine's own leak.
 
-A level brings no defaults of capture, batch size or pace. They are facts of a system, and any of them would be unsound elsewhere:
-a cursor needs a column that moves with each change, a change table puts triggers into somebody's database, and the requests that
-a server bears are the same whoever's data it holds. So they are the system's options; a batch is always one transaction where the
-system can, and what a system shared by many nodes is spared is kept per server (`connectors.breaker`, `Connector.place`).
+The manners of a level hold where a platform is asked by requests and its declaration does not say how many it bears: the lower the
+level, the smaller its servers. They slow neither a database nor a file: there, one transaction or one upload carries a whole batch.
+
+A level brings no defaults of capture. It is a fact of a system, and any default would be unsound elsewhere: a cursor needs a column that
+moves with each change, a change table puts triggers into somebody's database. Nor does it limit the tasks that work on a system at a
+time (`parallel`): Airflow starts no task whose pool nobody has made.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.base import Applied, Batch, Buckets, Changes, Connector
+from connectors.polite import Manners
 from connectors.wrapping import WrappingConnector
 from federation.canonical import regions_of
 from federation.errors import Permanent
@@ -40,6 +43,7 @@ class LevelConnector(WrappingConnector):
     """Base of the four levels."""
 
     level: ClassVar[str]
+    manners: ClassVar[Manners]
 
     def __init__(self, inner: Connector, scope: Scope) -> None:
         super().__init__(inner)

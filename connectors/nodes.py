@@ -85,13 +85,15 @@ def _spoken(node: Node, word: str, codes: Codes, retrier: Retrier) -> Connector:
 
 
 def build(node: Node, word: str, retrier: Retrier | None = None) -> Connector:
-    """The bare connector of a node. Raises DeclarationError if its options are not what the connector takes.
+    """The bare connector of a node, with the manners of its level. Raises DeclarationError if its options are not what it takes.
 
     `retrier`: for connectors that make many requests per call; without it they try each request once.
     """
     kind = connector_class(word)
     check_options(kind, node.options, node)
-    return kind(node, retrier) if issubclass(kind, RequestingConnector) else kind(node)
+    if issubclass(kind, RequestingConnector):
+        return kind(node, retrier, LEVEL_CONNECTORS[node.region.level].manners)
+    return kind(node)
 
 
 def check_options(kind: type[Connector], options: dict[str, Any], node: Node) -> None:

@@ -1,6 +1,7 @@
 """Sparing a system: how often it is asked, how much in one run, and when not at all.
 
-Quiet hours are true of any system and wrap any connector. Rate and budget count requests, so the connectors that make them ask.
+Quiet hours are true of any system and wrap any connector. Rate and budget count requests, so the connectors that make them ask. What
+a declaration leaves open, the manners of its level say.
 """
 
 from __future__ import annotations
@@ -18,31 +19,53 @@ from connectors.wrapping import WrappingConnector
 from federation.errors import Permanent, Resting
 
 
+@dataclass(frozen=True)
+class Rate:
+    """So many requests a second. `burst`: so many may come at once after a rest."""
+
+    per_second: float
+    burst: int = 1
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a system is spared whose declaration does not say. `rate`: None for no limit. `bulk`: records in one request that writes many."""
+
+    rate: Rate | None = None
+    bulk: int = 100
+
+
 class Pace:
-    """At most so many requests a second, whichever threads send them."""
+    """When the next request to one system may be sent, whichever threads send it, and at whatever rates.
 
-    def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second
+    The generic cell rate algorithm (ITU-T I.371): a bucket of `burst` tokens that fills at the rate.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._next = 0.0
+        self._due = 0.0
 
-    def wait(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def wait(
+        self, rate: Rate, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         """Return when it is this caller's turn."""
+        interval = 1 / rate.per_second
         with self._lock:
-            turn = max(now(), self._next)
-            self._next = turn + self._interval
+            due = max(now(), self._due)
+            turn = due - (rate.burst - 1) * interval
+            self._due = due + interval
         if (pause := turn - now()) > 0:
             sleep(pause)
 
 
-_PACES: dict[tuple[str, float], Pace] = {}
+_PACES: dict[str, Pace] = {}
 _PACES_LOCK = threading.Lock()
 
 
-def pace_of(system: str, per_second: float) -> Pace:
+def pace_of(system: str) -> Pace:
     """One pace for all nodes of this process that share a system: it is the system that must be spared."""
     with _PACES_LOCK:
-        return _PACES.setdefault((system, per_second), Pace(per_second))
+        return _PACES.setdefault(system, Pace())
 
 
 class Allowance:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from connectors.base import Applied, Batch, Capabilities, Changes, Node, Probe, changes_of, fetched
 from connectors.desk import told
 from connectors.findings import Finding
+from connectors.polite import Manners
 from connectors.rest_address import Addresses
 from connectors.rest_client import Answer, Client
 from connectors.rest_errors import GONE
@@ -38,11 +39,11 @@ class RestConnector(RequestingConnector):
 
     options_model = RestOptions
 
-    def __init__(self, node: Node, retrier: Retrier | None = None) -> None:
-        super().__init__(node, retrier)
+    def __init__(self, node: Node, retrier: Retrier | None = None, manners: Manners = Manners()) -> None:
+        super().__init__(node, retrier, manners)
         self.options = RestOptions.model_validate(node.options)
         self.shape = Shape(node, self.options.times, self.options.documents)
-        self.client = Client(self.options, self.retrier)
+        self.client = Client(self.options, self.retrier, self.options.rate(manners))
         self.addresses = Addresses(node, self.options)
         self.pages = Pages(self.client, self.options.paging, self.shape.key_of)
         self._where = {"dataset": node.dataset.name, "region": str(node.region), "system": node.system}
@@ -275,7 +276,7 @@ class RestConnector(RequestingConnector):
         return record
 
     def _writer(self, etags: pa.Table | None = None) -> Writer:
-        return Writer(self.options, self.shape, self.addresses, self.client, etags)
+        return Writer(self.options, self.shape, self.addresses, self.client, etags, bulk=self.manners.bulk)
 
 
 def _no_etag(field: str | None, request: str, key: str = "") -> SchemaMismatch:

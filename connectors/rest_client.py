@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from connectors.polite import Allowance, pace_of
+from connectors.polite import Allowance, Rate, pace_of
 from connectors.rest_auth import Proof, hide, proof_of
 from connectors.rest_auth_options import LoginOptions, OAuth2Options
 from connectors.rest_errors import Place, Unproven, broken, http_date, refused
@@ -61,13 +61,13 @@ class Call:
 class Client:
     """Sends requests to one API; its errors name the request, and the key if there is one."""
 
-    def __init__(self, options: RestOptions, retrier: Retrier) -> None:
+    def __init__(self, options: RestOptions, retrier: Retrier, rate: Rate | None) -> None:
         self.options = options
         self.retrier = retrier
         self._session: requests.Session | None = None
-        rate, budget = options.requests_per_second, options.requests_per_run
-        self._pace = pace_of(options.base_url, rate) if rate else None
-        self._allowance = Allowance(budget) if budget else None
+        self.rate = rate
+        self._pace = pace_of(options.base_url)
+        self._allowance = Allowance(options.requests_per_run) if options.requests_per_run else None
 
     def get(self, path: str, parameters: Mapping[str, Any], *, key: str = "", accept: Collection[int] = ()) -> Answer:
         """Read."""
@@ -114,8 +114,8 @@ class Client:
         place: Place = {"request": f"{call.method} {urlsplit(url).path}", "key": call.key}
         if self._allowance:
             self._allowance.spend()
-        if self._pace:
-            self._pace.wait()
+        if self.rate:
+            self._pace.wait(self.rate)
         request = requests.Request(
             call.method, url, params=dict(call.parameters), json=call.body, headers=dict(call.headers), auth=self._proof
         )

@@ -18,6 +18,7 @@ from connectors.rest_json import MISSING, dig
 from connectors.rest_options import RestOptions
 from connectors.rest_records import Shape
 from federation.errors import AccessDenied, ConnectorError
+from federation.regions import LEVEL_ZH
 
 COARSE_SECONDS = 1.0
 """The header Date counts whole seconds."""
@@ -55,6 +56,7 @@ def inspected(
         *_clock(node, sample),
         *_capture(options, client, sample),
         *findings.strategy(capabilities, node.dataset),
+        _pace(node, options, client),
     ]
 
 
@@ -214,3 +216,18 @@ def _capture(options: RestOptions, client: Client, sample: Sample | None) -> Ite
             f"the answer has no {options.state.field}",
             "核对 state.field / check `state.field`",
         )
+
+
+def _pace(node: Node, options: RestOptions, client: Client) -> Finding:
+    rate, level = client.rate, node.region.level
+    if rate is None:
+        zh, en = "不限速", "as many requests as there are"
+    else:
+        zh, en = f"每秒至多 {rate.per_second:g} 次请求", f"at most {rate.per_second:g} requests a second"
+        if rate.burst > 1:
+            zh, en = f"{zh}（空闲后可连发 {rate.burst} 次）", f"{en} ({rate.burst} at once after a rest)"
+    if "requests_per_second" in options.model_fields_set:
+        return Finding("strategy", "ok", f"速率：{zh}（声明）", f"pace: {en}, as declared")
+    return Finding(
+        "strategy", "ok", f"速率：{zh}（{LEVEL_ZH[level]}级默认）", f"pace: {en}, the default of the level {level}"
+    )

@@ -10,6 +10,7 @@ from pydantic import Field as Option
 from pydantic import field_validator, model_validator
 
 from connectors.base import OptionPart, Options
+from connectors.polite import Manners, Rate
 from connectors.rest_auth_options import AuthOptions, BearerOptions, Secret
 
 Method = Literal["PUT", "PATCH", "POST", "DELETE"]
@@ -162,16 +163,17 @@ class FailedOptions(OptionPart):
 
 
 class BulkWriteOptions(OptionPart):
-    """One request for up to `size` records. `path` may use {path} and, for a deletion, {keys} (joined by commas; then without a body).
+    """One request for up to `size` records (None: as its level's manners say).
 
-    `records`: dotted path of the list in the request. `fixed`: as for single writes. `keys`: whether a deletion lists `records` of the
-    key's columns, or bare `values`. `failed`: see there. `written`: dotted path of the number of records written. Without either, a
-    request that succeeds has written all of its records.
+    `path` may use {path} and, for a deletion, {keys} (joined by commas; then without a body). `records`: dotted path of the list in the
+    request. `fixed`: as for single writes. `keys`: whether a deletion lists `records` of the key's columns, or bare `values`. `failed`:
+    see there. `written`: dotted path of the number of records written. Without either, a request that succeeds has written all of its
+    records.
     """
 
     method: Method = "POST"
     path: str = "{path}"
-    size: int = Option(default=100, ge=1, le=10_000)
+    size: int | None = Option(default=None, ge=1, le=10_000)
     records: str = ""
     fixed: dict[str, Any] = Option(default_factory=dict)
     keys: Literal["records", "values"] = "records"
@@ -239,7 +241,8 @@ class RestOptions(Options):
     `ca`: certificate of a private authority. `idempotency_header`: carries the same text whenever one write is sent again.
     `auth`: how to prove who we are; `token` is short for a bearer token. `etag`: makes each write conditional. `bulk`: takes precedence
     over `upsert` and `delete`; it must create what is missing. `key_style`: how a key stands in an address, `plain` (composite keys
-    joined by commas) or `odata` (`'R1'`, `id='R1',no=2`). `requests_per_second`: over all nodes of the process that share `base_url`.
+    joined by commas) or `odata` (`'R1'`, `id='R1',no=2`). `requests_per_second`: over all nodes of the process that share `base_url`;
+    undeclared, as its level's manners say, and with None there is no limit.
     `requests_per_run`: after so many requests of one run it stops with an error; what it wrote is found by the next one.
     `documents`: whether a json field stands in a record as it is (`values`) or in a text (`texts`). Declare `texts` for an API whose
     PATCH merges objects at any depth (RFC 7396), which would keep the members that a new value has no more.
@@ -301,6 +304,12 @@ class RestOptions(Options):
     def proof(self) -> AuthOptions | None:
         """How to prove who we are."""
         return BearerOptions(kind="bearer", token=self.token) if self.token else self.auth
+
+    def rate(self, manners: Manners) -> Rate | None:
+        """How many requests the API bears: as declared, else by its level's manners; None: no limit."""
+        if "requests_per_second" not in self.model_fields_set:
+            return manners.rate
+        return Rate(self.requests_per_second) if self.requests_per_second else None
 
     @property
     def writes(self) -> bool:

@@ -34,10 +34,17 @@ Told = tuple[Item, Any]
 
 
 class Writer:
-    """Writes one batch of one node. `etags`: what the batch was decided on (`Batch.etags`)."""
+    """Writes one batch of one node. `etags`: what the batch was decided on (`Batch.etags`). `bulk`: records in one request, unless declared."""
 
     def __init__(
-        self, options: RestOptions, shape: Shape, addresses: Addresses, client: Client, etags: pa.Table | None = None
+        self,
+        options: RestOptions,
+        shape: Shape,
+        addresses: Addresses,
+        client: Client,
+        etags: pa.Table | None,
+        *,
+        bulk: int,
     ) -> None:
         self._options = options
         self._shape = shape
@@ -46,6 +53,7 @@ class Writer:
         # One text for each batch: a request sent again by the retrier is known as the same write, while the same values
         # written later, after others, are not mistaken for it by a server that remembers keys for a day.
         self._call = secrets.token_hex(8)
+        self._size = bulk
         self._lost: list[ConnectorError] = []
         self._known: dict[str, str | None] = {}
         if etags is not None and options.etag is not None:
@@ -70,7 +78,7 @@ class Writer:
         told = [(item, self._shape.body(row)) for item, row in zip(self._addresses.items(rows), rows.to_pylist())]
         bulk, single = self._options.bulk.upsert, self._options.upsert
         if bulk is not None:
-            return sum(self._bulk(bulk, part) for part in _parts(told, bulk.size))
+            return sum(self._bulk(bulk, part) for part in _parts(told, bulk.size or self._size))
         if single is None and told:
             raise _read_only(told[0][0], "upsert")
         return sum(self._tried(partial(self._upsert, item, body)) for item, body in told)
@@ -81,7 +89,7 @@ class Writer:
         bulk, single = self._options.bulk.delete, self._options.delete
         if bulk is not None:
             told = [(item, self._shape.body(row)) for item, row in zip(items, keys.to_pylist())]
-            return sum(self._bulk(bulk, part, deletes=True) for part in _parts(told, bulk.size))
+            return sum(self._bulk(bulk, part, deletes=True) for part in _parts(told, bulk.size or self._size))
         if single is None and items:
             raise _read_only(items[0], "delete")
         return sum(self._tried(partial(self._delete, item)) for item in items)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from connectors.base import Applied, Batch, Buckets, Changes, Connector, Digest, Node, Probe
 from connectors.breaker import Circuit, Limits
 from connectors.findings import Finding
+from connectors.polite import Manners
 from connectors.wrapping import WrappingConnector
 from federation.errors import FedsyncError, Resting, Transient
 
@@ -118,11 +119,15 @@ class Retrier:
 
 
 class RequestingConnector(Connector):
-    """Base of connectors that make many requests per call: each goes through `retrier` (default: none is tried again)."""
+    """Base of connectors that make many requests per call: each goes through `retrier` (default: none is tried again).
 
-    def __init__(self, node: Node, retrier: Retrier | None = None) -> None:
+    `manners`: those of its level (default: none).
+    """
+
+    def __init__(self, node: Node, retrier: Retrier | None = None, manners: Manners = Manners()) -> None:
         super().__init__(node)
         self.retrier = retrier or Retrier(NO_RETRY)
+        self.manners = manners
 
 
 class RetryingConnector(WrappingConnector):

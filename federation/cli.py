@@ -27,7 +27,7 @@ from federation.cli_hosted import hosted_app
 from federation.cli_metrics import metrics
 from federation.cli_pause import pause, resume
 from federation.cli_quality import quality_app
-from federation.cli_quarantine import asked, export, purge, waive, waivers_of
+from federation.cli_quarantine import asked, close, export, purge, waive, waivers_of
 from federation.cli_reconcile import reconcile
 from federation.cli_rulings import contest_app, correction_app
 from federation.cli_systems import system_app
@@ -49,7 +49,7 @@ link_app = typer.Typer(help="链路 / links", no_args_is_help=True)
 example_app = typer.Typer(help="示例联邦 / the sample federation", no_args_is_help=True)
 for top in (trace, metrics, backup, restore, health, pause, resume, erase, reconcile):
     app.command(top.__name__)(top)
-for command in (waive, export, purge):
+for command in (waive, close, export, purge):
     quarantine_app.command(command.__name__)(command)
 app.add_typer(alert_app, name="alert")
 app.add_typer(gate_app, name="gate")
@@ -257,6 +257,7 @@ def quarantine_list(
     as_json: JsonOption = False,
 ) -> None:
     """列出被隔离的记录及原因（原因可含填写的值，会留痕）/ List the records that are set aside and why; a reason may quote a value, so it leaves a line in the audit trail."""
+    from federation.quarantined import UNDECLARED
     from federation.runtime import open_federation
 
     with reporting(as_json):
@@ -292,7 +293,7 @@ def quarantine_list(
             told_words.get(i.shown or "", "待告知 not yet"),
             i.key,
             why.reason_zh,
-            i.state,
+            i.state if way["declared"] else f"{i.state}；{UNDECLARED}",
         ]
         for i, way, why in zip(items, ways, opened)
     ]
@@ -301,14 +302,15 @@ def quarantine_list(
 
 
 def _way(config: Config, item: Item) -> dict[str, Any]:
-    """Where an item was stopped, and which regions its return passes on its way to where it came from."""
+    """Where an item was stopped, which regions its return passes on its way to where it came from, and whether any run will read it."""
+    from federation.quarantined import declared
     from federation.returning import hop_of, way_back
 
     contract = config.datasets.get(item.dataset)
-    if contract is None:  # no longer declared
-        return {"stopped": item.link_id, "returned": []}
-    regions = way_back(item, contract, config.tree)
-    return {"stopped": hop_of(item, contract, config.tree), "returned": [region.name for region in regions]}
+    if contract is None:
+        return {"stopped": item.link_id, "returned": [], "declared": False}
+    regions = [region.name for region in way_back(item, contract, config.tree)]
+    return {"stopped": hop_of(item, contract, config.tree), "returned": regions, "declared": declared(config, item)}
 
 
 def _about(item: Item) -> dict[str, Any]:
@@ -342,12 +344,11 @@ def quarantine_show(item: str, file: FileOption = HERE, as_json: JsonOption = Fa
 @quarantine_app.command("replay")
 def quarantine_replay(item: str, file: FileOption = HERE, as_json: JsonOption = False) -> None:
     """下次运行时重新读取并判定 / Read and judge the record anew at its link's next run."""
+    from federation.quarantined import replay
     from federation.runtime import open_federation
 
     with reporting(as_json):
-        quarantine = open_federation(file).services.quarantine
-        found = quarantine.find(item)
-        quarantine.replay(found, getpass.getuser())
+        found = replay(open_federation(file).services, item, getpass.getuser())
     typer.echo(
         json.dumps({"ok": True, "item_id": found.item_id}) if as_json else f"✓ {found.item_id} → {found.link_id}"
     )

@@ -1,4 +1,4 @@
-"""`fedsync quarantine waive|export|purge`: what a person answers for, hands on, or empties."""
+"""`fedsync quarantine waive|close|export|purge`: what a person answers for, hands on, or empties."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def waive(
     """豁免：该记录的这一版本在期限内不受此规则限制 / Let this version of the record pass this rule until a date."""
     from federation.runtime import open_federation
 
-    for word, text in (("--by", by), ("--reason", reason)):
-        if not text.strip():
-            raise typer.BadParameter("不能为空 / must not be empty", param_hint=word)
+    _must_say(by, reason)
     with reporting(as_json):
         waived = open_federation(file).waive(
             item, by=by.strip(), reason=reason.strip(), until=until.date(), actor=getpass.getuser()
@@ -41,12 +39,46 @@ def waive(
     typer.echo(json.dumps(told) if as_json else f"✓ {waived.item_id} → {waived.link_id}  {told['until']}")
 
 
+def close(
+    item: str,
+    by: Annotated[str, typer.Option("--by", help="由谁负责 / who answers for it")],
+    reason: Annotated[
+        str,
+        typer.Option(
+            "--reason",
+            "-r",
+            help="理由（明文存入审计，勿写人名）/ why; stays readable in the audit trail: name no person",
+        ),
+    ],
+    file: FileOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """关闭链路已不在声明中的一条 / Close a record whose link is no longer declared: no run would ever end it."""
+    from federation import quarantined
+    from federation.runtime import open_federation
+
+    _must_say(by, reason)
+    with reporting(as_json):
+        services = open_federation(file).services
+        closed = quarantined.close(services, item, by=by.strip(), reason=reason.strip(), actor=getpass.getuser())
+    told = {"ok": True, "item_id": closed.item_id, "link": closed.link_id, "state": closed.state}
+    typer.echo(json.dumps(told) if as_json else f"✓ {closed.item_id} → {closed.state}")
+
+
+def _must_say(by: str, reason: str) -> None:
+    for word, text in (("--by", by), ("--reason", reason)):
+        if not text.strip():
+            raise typer.BadParameter("不能为空 / must not be empty", param_hint=word)
+
+
 def export(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="新文件：.xlsx 或 .csv / a new file")],
     file: FileOption = HERE,
     dataset: Annotated[str | None, typer.Option(help="只导出此数据集 / only this dataset")] = None,
     region: Annotated[str | None, typer.Option(help="来源区划 / region of origin")] = None,
-    state: Annotated[str | None, typer.Option(help="open replay released；默认前两者 / default: the first two")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="open replay released closed；默认前两者 / default: the first two")
+    ] = None,
     with_values: Annotated[
         bool, typer.Option("--with-values", help="含记录内容（个人信息）/ with what the records hold: personal data")
     ] = False,

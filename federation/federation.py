@@ -26,6 +26,7 @@ from federation.ledger.quarantine import OPEN, Item
 from federation.link import Ends, LinkRun
 from federation.outcome import Outcome
 from federation.proposals import node_faults
+from federation.quarantined import must_be_declared
 from federation.reading import Reading, nothing_read, read_node
 from federation.rejudging import awaking
 from federation.reparenting import awaited_by
@@ -398,10 +399,12 @@ class Federation:
     def waive(self, prefix: str, *, by: str, reason: str, until: date, actor: str) -> Item:
         """Let a quarantined record, in the version that was set aside, pass the rule that it fails, `until` the end of that day.
 
-        It moves with its link's next run. Raises FedsyncError if it is not one of a gate's, is closed or purged, or the day is over.
+        It moves with its link's next run. Raises FedsyncError if it is not one of a gate's, is closed or purged, no run will read it, or the
+        day is over.
         """
         services = self.services
         item = services.quarantine.find(prefix)
+        must_be_declared(self.config, item)
         rule = services.rule(item)
         with located(dataset=item.dataset, link=item.link_id, key=item.key):
             if rule is None:

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from federation.errors import FedsyncError
 from federation.ledger.quarantine import Item
 from federation.newfile import exists_already, not_writable
+from federation.quarantined import UNDECLARED, declared
 from federation.services import Services
 
 HEADS = (
@@ -37,7 +38,7 @@ HEADS = (
     "状态 state",
 )
 CONTENTS = ("现值 value", "记录 record")
-STATE_ZH = {"open": "待改 open", "replay": "待重判 replay", "released": "已解除 released"}
+STATE_ZH = {"open": "待改 open", "replay": "待重判 replay", "released": "已解除 released", "closed": "已关闭 closed"}
 DIRECTION_ZH = {"down": "回流 down", "up": "上报 up", "read": "读取 read"}
 SEALED = ("内容已加密，未导出", "sealed, not exported")
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -64,7 +65,8 @@ def lines(services: Services, items: Sequence[Item], *, with_values: bool) -> It
             f"{spec.label} {item.field}" if spec else item.field or "",
             item.rule,
         )
-        seen = (_local(item.first_seen, zone), _local(item.last_seen, zone), STATE_ZH[item.state])
+        state = STATE_ZH[item.state] if declared(services.config, item) else f"{STATE_ZH[item.state]}；{UNDECLARED}"
+        seen = (_local(item.first_seen, zone), _local(item.last_seen, zone), state)
         if not with_values:
             yield (*about, *_bare(services, item), *seen)
             continue

@@ -142,8 +142,8 @@ def replay_doc() -> str:
     """The replay DAG's page."""
     return """### 隔离重放 / replay
 
-下次运行时重新读取并判定一条被隔离的记录。手动：Trigger → 隔离编号（`fedsync quarantine list`）。失败表示编号不存在或不唯一。
-At its link's next run the record is read and judged anew. By hand: Trigger → the quarantine id. It fails if no record, or more than one, has that id.
+下次运行时重新读取并判定一条被隔离的记录。手动：Trigger → 隔离编号（`fedsync quarantine list`）。失败表示编号不存在或不唯一，或其链路已不在声明中。
+At its link's next run the record is read and judged anew. By hand: Trigger → the quarantine id. It fails if no record, or more than one, has that id, or its link is no longer declared.
 """
 
 

@@ -203,12 +203,13 @@ def uploads(dataset: str, regions: list[str]) -> dict[str, list[str]]:
 
 
 def replay(item: str, actor: str) -> None:
-    """Ask that a quarantined record be read and judged anew. Raises FedsyncError if `item` names none: empty would be any."""
+    """Ask that a quarantined record be read and judged anew. Raises FedsyncError if `item` names none (empty would be any), or one that no run will read."""
+    from federation import quarantined
+
     if not item.strip():
         raise FedsyncError("no quarantine id was given", "未填写隔离编号", todo="fedsync quarantine list")
     with opened() as federation:
-        quarantine = federation.services.quarantine
-        quarantine.replay(quarantine.find(item), actor)
+        quarantined.replay(federation.services, item, actor)
 
 
 def release(link: str, actor: str) -> None:

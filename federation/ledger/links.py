@@ -239,6 +239,10 @@ class Links:
                 raise FedsyncError("this link is not held", "该链路未被拦截", todo="fedsync status", link=link_id)
             self.ledger.audit(connection, actor, "link.release", link_id)
 
+    def compare_all(self, connection: Connection, link_id: str) -> None:
+        """Let a link's next run compare all keys, and be due."""
+        connection.execute(update(table).where(table.c.link_id == link_id).values(identity=None))
+
     def _find(self, connection: Connection, link_id: str) -> LinkState | None:
         found = rows(connection, select(table).where(table.c.link_id == link_id))
         return LinkState(**found[0]) if found else None

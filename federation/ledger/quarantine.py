@@ -58,7 +58,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of the ledger's `quarantine` table; the payload stays sealed until asked for."""
+    """One row of the ledger's `quarantine` table; the payload stays sealed until asked for.
+
+    `state`: `open`; `replay`, to be judged anew; `released`, by a good version; `closed`, by a person. `closed`: when it ended.
+    """
 
     item_id: str
     link_id: str
@@ -235,15 +238,7 @@ class Quarantine:
 
     def replay(self, item: Item, actor: str) -> None:
         """Ask the link's next run to read this record again and to judge it anew. Raises FedsyncError if it is set aside no more."""
-        if item.state not in OPEN:
-            raise FedsyncError(
-                f"the record is {item.state}: there is nothing to judge anew",
-                "该记录已解除隔离，无需重判",
-                todo="fedsync quarantine list",
-                dataset=item.dataset,
-                link=item.link_id,
-                key=item.key,
-            )
+        must_be_open(item)
         with self.ledger.transaction() as connection:
             self.ask_again(connection, item)
             self.ledger.audit(connection, actor, "quarantine.replay", item.item_id)
@@ -253,6 +248,11 @@ class Quarantine:
         connection.execute(
             update(table).where(table.c.item_id == item.item_id, table.c.state == "open").values(state="replay")
         )
+
+    def close(self, connection: Connection, item: Item) -> None:
+        """End an item by a person's word."""
+        mine = (table.c.item_id == item.item_id, table.c.state.in_(OPEN))
+        connection.execute(update(table).where(*mine).values(state="closed", closed=self.ledger.clock()))
 
     def datasets(self) -> list[str]:
         """The datasets of which content is kept, those that are no longer declared included."""
@@ -264,6 +264,19 @@ class Quarantine:
         """Empty the payloads of what was last seen before then (its line stays); returns how many."""
         old = (table.c.dataset == dataset, table.c.last_seen < before, table.c.payload != b"")
         return connection.execute(update(table).where(*old).values(payload=b"")).rowcount
+
+
+def must_be_open(item: Item) -> None:
+    """Raise FedsyncError for a record that is set aside no more."""
+    if item.state not in OPEN:
+        raise FedsyncError(
+            f"the record is {item.state}, and set aside no more",
+            "该记录已不在隔离中",
+            todo="fedsync quarantine list",
+            dataset=item.dataset,
+            link=item.link_id,
+            key=item.key,
+        )
 
 
 def _spoken(reading: Reading, keys: set[str]) -> set[str]:

@@ -107,7 +107,7 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False, comment="encrypted: the record, and the reason, which quotes it"),
     Column("first_seen", _TIME, nullable=False),
     Column("last_seen", _TIME, nullable=False),
-    Column("state", String(10), nullable=False, comment="open, replay, released"),
+    Column("state", String(10), nullable=False, comment="open, replay, released, closed"),
     Column("closed", _TIME),
     Column(
         "shown",

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, literal, or_, select, update
 
 from federation.ledger.schema import tombstone as table
 from federation.ledger.store import Ledger, chunks, rows
@@ -77,14 +77,19 @@ class Tombstones:
 
     def returned(self, connection: Connection, dataset: str, region: str, *known: pa.Array) -> None:
         """Records (those whose key is among all the `known`) stand at a node again: what is still owed becomes `arrived`, the rest is
-        over."""
+        over.
+
+        Nothing is owed by the link of the very region that a record had gone to: it went because the region table had that region elsewhere,
+        or nowhere, for a while, and never left the region itself.
+        """
         there = (table.c.dataset == dataset) & (table.c.region == region) & table.c.kind.in_(GONE)
         keys = pa.array(connection.scalars(select(table.c.key).where(there).distinct()).all(), pa.string())
         for some in known:
             keys = keys.filter(pc.is_in(keys, some)) if len(keys) else keys
         for part in chunks(keys.to_pylist(), AT_ONCE):
             gone = there & table.c.key.in_(part)
-            connection.execute(delete(table).where(gone, table.c.acknowledged.is_not(None)))
+            stayed = table.c.link_id == literal(f"{dataset}/") + table.c.destination
+            connection.execute(delete(table).where(gone, or_(table.c.acknowledged.is_not(None), stayed)))
             connection.execute(update(table).where(gone).values(kind="arrived"))
 
     def hand_on(self, connection: Connection, link_id: str, old: str, new: str, keys: Sequence[str]) -> None:

@@ -182,6 +182,7 @@ class Rest(Street):
             "state": {"path": "/api/people/-/state", "field": "version"},
             "upsert": {"method": "PATCH"},
             "delete": {"method": "DELETE"},
+            "requests_per_second": None,
         }  # fmt: skip
         return {"connector": "rest", "options": options}
 

@@ -4,7 +4,7 @@ Four programs make random transactions on one table: inserts, updates, deletes, 
 longer than a cursor's overlap, some are rolled back, some run into each other. Meanwhile the link syncs in a loop. Nothing is ever
 compared as a whole after the first read, so whatever a read misses stays missing.
 
-FEDSYNC_TRANSACTIONS says how many transactions there are per database and kind of capture (`20000` is the full size).
+FEDSYNC_TRANSACTIONS says how many transactions there are per database and kind of capture (`make writers`: 20 000).
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from connectors.findings import Finding
 from connectors.memory import MemoryConnector
 from federation.cli import app
 from federation.probing import AT_ONCE, chosen, probe_nodes
-from tests.federations import CITY, E11, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small, written
+from tests.federations import CITY, E11, E12, E21, EAST, EAST_1, REGIONS, RESIDENT, SUITE, Small, written
+from tests.scripted_http import Say, scripted
 
 TOP = """
 name: probed
@@ -179,3 +180,31 @@ def test_a_dameng_that_does_not_answer_is_told_as_such(folder: Path, monkeypatch
 def test_a_dameng_that_no_password_is_given_for_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = at_dameng(folder, monkeypatch, "dm://fedsync@127.0.0.1:1/CITY")
     assert "数据库拒绝访问" in told and "password cannot be empty" in told
+
+
+def test_the_pace_is_what_the_node_declares_else_what_its_system_does_else_its_levels_default(folder: Path) -> None:
+    with scripted(lambda _: Say(body=[])) as server:
+        declared = (
+            (folder / "federation.yaml")
+            .read_text()
+            .replace(
+                "nodes:",
+                f"""  platform: {{connector: rest, options: {{base_url: "{server.url}", path: /people}}}}
+  shared: {{connector: rest, options: {{base_url: "{server.url}/shared", path: /people, requests_per_second: 3}}}}
+nodes:
+  - {{system: platform, regions: ["{E11}"], datasets: {{resident: {{}}}}}}
+  - {{system: shared, regions: ["{E12}"], datasets: {{resident: {{}}}}}}
+  - {{system: shared, regions: ["{E21}"], datasets: {{resident: {{options: {{requests_per_second: null}}}}}}}}""",
+            )
+        )
+        (folder / "federation.yaml").write_text(declared)
+        nodes = {node["region"]: node for node in as_json(folder)["nodes"]}
+    told = {
+        code: next(found["zh"] for found in nodes[code]["findings"] if "pace" in found["en"])
+        for code in (E11, E12, E21)
+    }
+    assert told == {
+        E11: "速率：每秒至多 5 次请求（空闲后可连发 25 次）（社区级默认）",
+        E12: "速率：每秒至多 3 次请求（声明）",
+        E21: "速率：不限速（声明）",
+    }

@@ -11,8 +11,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from connectors.nodes import LEVEL_CONNECTORS
 from connectors.rest_auth_options import WORDS
 from connectors.rest_options import RestOptions
+from federation.regions import LEVEL_ZH, LEVELS
 from federation.runtime import check
 from tests.documented import PAGE, snippets
 from tests.federations import REGIONS, RESIDENT, written
@@ -50,6 +52,14 @@ def test_each_option_is_mentioned() -> None:
     written = set(re.findall(r"[a-z_0-9]+", TEXT))
     assert {name for model in _models(RestOptions) for name in model.model_fields if name not in written} == set()
     assert {word for word in WORDS if f"{{{word}}}" not in TEXT} == set()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_default_pace_of_each_level_is_what_the_page_says(level: str) -> None:
+    manners = LEVEL_CONNECTORS[level].manners
+    assert manners.rate
+    line = f"| {level} {LEVEL_ZH[level]} | {manners.rate.per_second:g} | {manners.rate.burst} | {manners.bulk} |"
+    assert line in TEXT
 
 
 def test_a_signature_under_authorization_is_a_template_and_no_secret(tmp_path: Path) -> None:

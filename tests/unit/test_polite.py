@@ -1,4 +1,4 @@
-"""Sparing a system: quiet hours, and how many requests a run may make."""
+"""Sparing a system: quiet hours, how often it is asked, and how many requests a run may make."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from connectors import polite
 from connectors.base import Batch, Connector, Node, no_keys
 from connectors.level import Scope
 from connectors.memory import MemoryConnector
-from connectors.nodes import build, open_node
-from connectors.polite import PoliteConnector, QuietHours, quiet_until
+from connectors.nodes import LEVEL_CONNECTORS, build, open_node
+from connectors.polite import Pace, PoliteConnector, QuietHours, Rate, quiet_until
+from connectors.rest import RestConnector
 from connectors.retrying import Budget, Retrier, RetryingConnector
 from federation.canonical_buckets import Buckets
 from federation.errors import DeclarationError, Permanent, Resting
+from federation.regions import LEVELS, Region
 from tests.federations import CITY, E11, EAST_1, TOP, Small
 from tests.scripted_http import Say, scripted
 from tests.unit.rest_sample import PEOPLE, REGION, node, patient, person, rest, upserts
@@ -212,3 +214,88 @@ def test_requests_that_are_repeated_count_as_well() -> None:
 def test_a_budget_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError):
         build(node("http://host", **wrong), "rest")
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def waited(self, pace: Pace, rate: Rate, requests: int) -> float:
+        began = self.time
+        for _ in range(requests):
+            pace.wait(rate, lambda: self.time, self.sleep)
+        return round(self.time - began, 6)
+
+
+def test_after_a_rest_a_burst_goes_at_once_and_what_follows_keeps_to_the_rate() -> None:
+    clock, pace, rate = Clock(), Pace(), Rate(10, burst=5)
+    assert clock.waited(pace, rate, 5) == 0
+    assert clock.waited(pace, rate, 20) == 2.0
+    clock.sleep(0.3)
+    assert clock.waited(pace, rate, 4) == 0.1, "a short rest earns a short burst"
+    clock.sleep(3600)
+    assert clock.waited(pace, rate, 6) == 0.1, "a long rest earns no more than one"
+
+
+def test_without_a_burst_every_request_keeps_its_distance() -> None:
+    assert Clock().waited(Pace(), Rate(10), 21) == 2.0
+
+
+def test_levels_that_share_a_platform_share_its_pace() -> None:
+    clock, pace = Clock(), Pace()
+    took = sum(clock.waited(pace, rate, 1) for rate in [Rate(10), Rate(5)] * 10 + [Rate(10)])
+    assert took == pytest.approx(10 / 10 + 10 / 5)
+    assert polite.pace_of("https://platform") is polite.pace_of("https://platform")
+
+
+def of_level(level: str, **options: Any) -> RestConnector:
+    """A platform at a level, as a federation opens it."""
+    given = node("http://host", **options)
+    region = Region("110101001001", "某地", level, None)
+    made = build(Node(PEOPLE, region, given.system, given.options, given.fields), "rest")
+    assert isinstance(made, RestConnector)
+    return made
+
+
+def test_a_platform_whose_declaration_says_nothing_is_asked_at_the_pace_of_its_level() -> None:
+    manners = [LEVEL_CONNECTORS[level].manners for level in LEVELS]
+    assert [of_level(level).client.rate for level in LEVELS] == [each.rate for each in manners]
+    rates = [each.rate.per_second for each in manners if each.rate]
+    assert len(rates) == len(LEVELS) and rates == sorted(rates, reverse=True) and min(rates) > 0
+    bulks = [each.bulk for each in manners]
+    assert bulks == sorted(bulks, reverse=True) and min(bulks) > 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_declared_pace_counts_whatever_the_level_and_null_is_no_limit(level: str) -> None:
+    assert of_level(level, requests_per_second=0.5).client.rate == Rate(0.5)
+    assert of_level(level, requests_per_second=None).client.rate is None
+
+
+@pytest.mark.parametrize(("declared", "sizes"), [({}, [50, 50, 20]), ({"size": 80}, [80, 40])])
+def test_a_bulk_write_is_as_large_as_declared_else_as_its_level_bears(
+    declared: dict[str, int], sizes: list[int]
+) -> None:
+    with scripted(lambda _: Say(204)) as server:
+        given = node(server.url, bulk={"upsert": {"path": "/people/batch", **declared}}, requests_per_second=None)
+        build(given, "rest").apply(upserts(*(person(f"R{number}") for number in range(120))))
+        assert [len(request.body or []) for request in server.asked] == sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "at most 10 requests a second (50 at once after a rest), the default of the level street"),
+        ({"requests_per_second": 2.5}, "at most 2.5 requests a second, as declared"),
+        ({"requests_per_second": None}, "as many requests as there are, as declared"),
+    ],
+)
+def test_the_probe_tells_the_pace_in_force_and_who_set_it(options: dict[str, Any], told: str) -> None:
+    with scripted(lambda _: Say(body=[])) as server:
+        found = build(node(server.url, **options), "rest").inspect()
+    assert [each.en for each in found if "pace" in each.en] == [f"pace: {told}"]

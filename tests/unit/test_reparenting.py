@@ -334,3 +334,20 @@ def test_a_street_that_leaves_the_table_hands_its_communities_over_all_the_same(
     assert small.holders("R1") == path
     assert {(small.get(region, "R1") or {})["phone"] for region in path} == {"13911111111"}
     assert not any(small.federation.sweep("resident").parents.values())
+
+
+def test_what_people_typed_while_the_table_lacked_their_region_arrives_once_it_is_back(small: Small) -> None:
+    small.resident("R1", E12)
+    small.resident("R2", E12)
+    small.cascade()
+    line = f"{E12},银闸社区,community,{EAST_1}\n"
+    regions(small, (line, ""))
+    small.cascade()
+    assert small.holders("R1") == {CITY}, "of the nodes that are declared"
+    small.put(E12, "R1", phone="13911111111")
+    small.drop(CITY, "R2")
+    regions(small, (f"{E11},", f"{line}{E11},"))
+    small.cascade()
+    assert {(small.get(region, "R1") or {})["phone"] for region in (CITY, EAST, EAST_1, E12)} == {"13911111111"}
+    assert small.holders("R2") == set(), "what was deleted meanwhile stays deleted"
+    settled(small)

@@ -93,7 +93,7 @@ def upgrade() -> None:
         ),
         sa.Column("first_seen", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_seen", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("state", sa.String(length=10), nullable=False, comment="open, replay, released"),
+        sa.Column("state", sa.String(length=10), nullable=False, comment="open, replay, released, closed"),
         sa.Column("closed", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("item_id", name=op.f("pk_quarantine")),
     )
