@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -105,7 +105,7 @@ def recovered(
                 receipts.enter(connection, run_id, link.id, region.code, what, now)
         services.tombstones.place(connection, stones)
         for seeded, region in (("lower", link.lower), ("upper", link.upper)):
-            back = _seeded(intent, change, seeded)
+            back = partial(_among, _seeded(intent, change, seeded))
             services.tombstones.returned(connection, link.contract.dataset.name, region.code, back)
         services.ledger.audit(connection, "engine", "link.recover", link.id, f"{intent.num_rows}")
     return replace(state, baseline=manifest.dump(), intent=None, last_moved=last_moved)
@@ -198,6 +198,10 @@ def _vanished(intent: pa.Table, change: Advance, end: str) -> pa.Array:
     """Keys that an end lost because of a dead run."""
     here = intent.filter(pc.equal(intent.column("removed"), end)).column("key").combine_chunks()
     return here.filter(pc.is_in(here, change.removed))
+
+
+def _among(known: pa.Array, keys: pa.Array) -> pa.Array:
+    return keys.filter(pc.is_in(keys, known))
 
 
 def _seeded(intent: pa.Table, change: Advance, end: str) -> pa.Array:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -313,14 +313,17 @@ class Settlement:
         return arrivals(self.services, self.link, sorted(arrived & set(acted)))
 
     def _tombstones(self, connection: Connection, stones: list[Tombstone], acted: list[str]) -> None:
-        services, found = self.services, self.found
-        services.tombstones.place(connection, stones)
-        services.tombstones.acknowledge(connection, self.link.id, acted)
-        settled = found.change.upserts.column("key").combine_chunks()
+        tombstones, dataset = self.services.tombstones, self.link.contract.dataset.name
+        tombstones.place(connection, stones)
+        tombstones.acknowledge(connection, self.link.id, acted)
         for action, region in (("seed_down", self.link.lower), ("seed_up", self.link.upper)):
-            back = found.plan.acting(action)
-            services.tombstones.returned(connection, self.link.contract.dataset.name, region.code, back, settled)
-        services.tombstones.purge(connection)
+            tombstones.returned(connection, dataset, region.code, partial(self._back, action))
+        tombstones.purge(connection)
+
+    def _back(self, action: str, keys: pa.Array) -> pa.Array:
+        """Which of these records this run brought back by this action."""
+        brought = keys.filter(pc.is_in(keys, self.found.plan.acting(action)))
+        return brought.filter(pc.is_in(brought, self.found.change.upserts.column("key").combine_chunks()))
 
     @cached_property
     def _waits(self) -> pa.Table:

@@ -103,7 +103,7 @@ class Baselines:
         )
         if same and not len(changed):
             return manifest
-        touched = sorted(set(_bucket_of(changed, manifest.buckets).to_pylist()))
+        touched = sorted(_bucket_of(changed, manifest.buckets).unique().to_pylist())
         if same and self._apart(manifest, len(changed), len(touched)):
             old = self.pick(manifest, groups, changed, timed=True) if known is None else _only(known, changed)
             fresh = _merged(old, change, changed, at)
@@ -166,7 +166,7 @@ class Baselines:
         """What the manifest's files say together, timed, of these keys (None: of all)."""
         buckets: Collection[int] = manifest.files
         if keys is not None and len(keys) < manifest.rows:
-            buckets = set(_bucket_of(keys, manifest.buckets).to_pylist())
+            buckets = _bucket_of(keys, manifest.buckets).unique().to_pylist()
         paths = [manifest.files[bucket] for bucket in sorted(buckets) if bucket in manifest.files]
         held = _only(self._table(paths, manifest, groups), keys)
         if not manifest.news:
@@ -220,7 +220,7 @@ def _buckets_for(rows: int) -> int:
 
 def _bucket_of(keys: pa.Array, buckets: int) -> pa.Array:
     if buckets == 1:
-        return pa.array([0] * len(keys), pa.int64())
+        return pa.repeat(pa.scalar(0, pa.int64()), len(keys))
     # DuckDB keeps the order of what it only maps
     found = query(
         f"SELECT CAST('0x' || left(sha256(key), 6) AS BIGINT) % {buckets} AS b FROM k", k=pa.table({"key": keys})

@@ -6,12 +6,11 @@ Without one, a record that is missing at a node which must not delete was delete
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Connection, delete, insert, literal, or_, select, update
 
 from federation.ledger.schema import tombstone as table
@@ -75,17 +74,16 @@ class Tombstones:
                 .values(acknowledged=now)
             )
 
-    def returned(self, connection: Connection, dataset: str, region: str, *known: pa.Array) -> None:
-        """Records (those whose key is among all the `known`) stand at a node again: what is still owed becomes `arrived`, the rest is
-        over.
+    def returned(self, connection: Connection, dataset: str, region: str, back: Callable[[pa.Array], pa.Array]) -> None:
+        """Records stand at a node again: what is still owed becomes `arrived`, the rest is over. `back`: tells which of these keys do; it is
+        asked only if any was ever removed there.
 
         Nothing is owed by the link of the very region that a record had gone to: it went because the region table had that region elsewhere,
         or nowhere, for a while, and never left the region itself.
         """
         there = (table.c.dataset == dataset) & (table.c.region == region) & table.c.kind.in_(GONE)
         keys = pa.array(connection.scalars(select(table.c.key).where(there).distinct()).all(), pa.string())
-        for some in known:
-            keys = keys.filter(pc.is_in(keys, some)) if len(keys) else keys
+        keys = back(keys) if len(keys) else keys
         for part in chunks(keys.to_pylist(), AT_ONCE):
             gone = there & table.c.key.in_(part)
             stayed = table.c.link_id == literal(f"{dataset}/") + table.c.destination
