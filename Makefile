@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One more than there are cores: many tests wait for a server, a scheduler or a time-out.
+# One more than there are cores: many tests wait for a server, a scheduler or a time-out. In the order of the folders, since the few tests that
+# start a whole Airflow come first then, and none of them is left over at the end.
 WORKERS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)")
 SOURCES := federation connectors dags plugins examples benchmarks tests
 
@@ -34,13 +35,13 @@ up: install  ## 启动 Airflow 供查看，Ctrl-C 结束 / leave Airflow running
 	$(BIN)/python -m examples.beijing.demo --stay
 
 test: install-dev  ## 全部测试 / all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install-dev  ## 格式、规范、类型、测试 / format, lint, types, tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 fmt: install-dev  ## 排版 / format
 	$(BIN)/ruff format $(SOURCES)
