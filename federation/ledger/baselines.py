@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,11 @@ NEWS_SHARE = 8
 _UNNAMED = "unnamed.json"
 NEWS_FILES = 32
 """Files of news that a reader is made to open at most."""
+AT_A_TIME = 4
+"""Files that are read or written at a time."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,12 @@ class Baselines:
             old = self.read(manifest, groups, timed=True)
         fresh = _merged(old, change, changed, at)
         numbers = _bucket_of(fresh.column("key").combine_chunks(), buckets)
-        for bucket in touched:
+
+        def stored(bucket: int) -> str | None:
             part = fresh.filter(pc.equal(numbers, bucket)) if buckets > 1 else fresh
-            if part.num_rows:
-                files[bucket] = self._store(link_id, part)
+            return self._store(link_id, part) if part.num_rows else None
+
+        files |= {bucket: path for bucket, path in zip(touched, _together(stored, touched)) if path is not None}
         return Manifest(dict(groups), buckets, files, manifest.rows - old.num_rows + fresh.num_rows)
 
     def collect(self, link_id: str, keep: Manifest, older_than: float = 86_400.0) -> int:
@@ -190,13 +199,9 @@ class Baselines:
         """The files one after the other, with `at`, and of `news` with `gone`."""
         fields = [("key", pa.string()), *((f"fp_{name}", pa.binary()) for name in groups), ("at", pa.int64())]
         schema = pa.schema([*fields, ("gone", pa.bool_())] if news else fields)
-        parts = []
-        for path in paths:
-            with self.storage.open(path, "rb") as file:
-                parts.append(pq.ParquetFile(file).read())  # `read_table` is made for folders, and costs twice as much
-        if not parts:
+        if not paths:
             return schema.empty_table()
-        held = pa.concat_tables(parts, promote_options="default")
+        held = pa.concat_tables(_together(self._read, paths), promote_options="default")
         columns = [held.column("key")]
         for name, meaning in groups.items():
             same = manifest.groups.get(name) == meaning
@@ -204,11 +209,23 @@ class Baselines:
         columns.append(held.column("at") if "at" in held.column_names else pa.nulls(held.num_rows, pa.int64()))
         return pa.table([*columns, held.column("gone")] if news else columns, schema=schema)
 
+    def _read(self, path: str) -> pa.Table:
+        with self.storage.open(path, "rb") as file:
+            return pq.ParquetFile(file).read()  # `read_table` is made for folders, and costs twice as much
+
     def _store(self, link_id: str, part: pa.Table) -> str:
         path = f"{link_id}/{uuid.uuid4().hex}.parquet"
         with self.storage.open(path, "wb") as file:
             pq.write_table(part, file, compression="lz4", use_dictionary=False, write_statistics=False)
         return path
+
+
+def _together(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The answer for each, some at a time: an object store takes its time for each file, not for all of them."""
+    if len(items) < 3:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        return list(threads.map(work, items))
 
 
 def _buckets_for(rows: int) -> int:
