@@ -134,6 +134,12 @@ def missing_columns(names: Sequence[str], has: Iterable[str]) -> Finding:
     )
 
 
+def every_column(count: int, place: str = "") -> Finding:
+    """The system has the columns of so many fields, all that the contract needs. `place`: which of its parts was looked at."""
+    zh, en = (f"{place}：", f"{place}: ") if place else ("", "")
+    return Finding("schema", "ok", f"{zh}{count} 个字段均有列", f"{en}every one of {count} fields has its column")
+
+
 def strategy(capabilities: Capabilities, dataset: Dataset) -> list[Finding]:
     """How syncs with such a system go."""
     return [

@@ -21,8 +21,8 @@ from connectors.locations import Copy, Entry, Folder, SftpAccess
 from federation.errors import AccessDenied, Permanent, Transient
 
 SECONDS = 20.0
-_LASTS = "将自动重试；若持续，检查主机、端口与网络 / it is tried again; if it lasts, check host, port and network"
 """How long to wait for the server at each step."""
+_LASTS = "将自动重试；若持续，检查主机、端口与网络 / it is tried again; if it lasts, check host, port and network"
 
 
 class _VerifiedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec has no types

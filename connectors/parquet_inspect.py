@@ -73,13 +73,7 @@ def _schema(node: Node, drops: Drops) -> Iterator[Finding]:
     if missing:
         yield findings.missing_columns(missing, dict.fromkeys(name for has in files for name in has))
     else:
-        count = len(node.fields)
-        yield Finding(
-            "schema",
-            "ok",
-            f"{full.name}：{count} 个字段均有列",
-            f"{full.name}: every one of {count} fields has its column",
-        )
+        yield findings.every_column(len(node.fields), full.name)
 
 
 def _columns(partition: Partition, name: str) -> list[str]:

@@ -154,8 +154,7 @@ def _schema(node: Node, options: RestOptions, shape: Shape, sample: Sample | Non
         )
     yield from _values(node, shape, sample)
     if not missing:
-        count = len(node.fields)
-        yield Finding("schema", "ok", f"{count} 个字段均有列", f"every one of {count} fields has its column")
+        yield findings.every_column(len(node.fields))
 
 
 def _values(node: Node, shape: Shape, sample: Sample) -> Iterator[Finding]:

@@ -239,8 +239,6 @@ class SqlConnector(Connector):
                 before = None if self._log is None else self._log.begin(connection)
                 alone = self._log is None and self._alone(connection, batch)
                 target = self._target(connection)
-                if self._log is not None:
-                    target = replace(target, loading=self._log.log.loading)
                 if batch.expected is not None:
                     refuse_moved(self.node, batch.expected, self._locked(connection, target, batch.expected.keys))
                     target = replace(target, checked=True)
@@ -393,7 +391,9 @@ class SqlConnector(Connector):
         name = self.options.cursor_column
         own = name is not None and name not in {self.node.column(field) for field in self.node.fields}
         stamp = table.c[name] if own and name and not isinstance(table.c[name].type, (Integer, sql.Numeric)) else None
-        return sql_write.Target(self.node, table, stamp, self._keyed(connection), generated=self._generated(connection))
+        loading = sql_write.unlogged if self._log is None else self._log.log.loading
+        generated = self._generated(connection)
+        return sql_write.Target(self.node, table, stamp, self._keyed(connection), generated=generated, loading=loading)
 
     def _generated(self, connection: Connection) -> frozenset[str]:
         if "_found_generated" not in self.__dict__:

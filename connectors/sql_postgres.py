@@ -315,21 +315,16 @@ def _suited(values: pa.ChunkedArray, column: Column[Any], timezone: str) -> pa.C
 def _parsed(written: io.BytesIO, rows: int, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """So many rows of CSV as Arrow. Values that Arrow has no room for (infinity, the year 20000) make it all text, for `conform` to judge."""
     text = written.getvalue()
-    broken = (
-        text.count(b"\n") > rows or b"\r" in text
-    )  # to watch for lines within values costs as much again as parsing
-    if (
-        written.getbuffer()[:3] == _MARK
-    ):  # a text that begins with U+FEFF: Arrow takes the first one for a mark of UTF-8
-        written = io.BytesIO(_MARK + written.getvalue())
-        written.seek(0, io.SEEK_END)
-    if not written.tell():
+    if not text:
         return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
+    # to watch for lines within values costs as much again as parsing
+    broken = text.count(b"\n") > rows or b"\r" in text
+    if text.startswith(_MARK):  # a text that begins with U+FEFF: Arrow takes the first one for a mark of UTF-8
+        text = _MARK + text
 
     def parse(types: Mapping[str, pa.DataType], block: int) -> pa.Table:
-        written.seek(0)
         return pa_csv.read_csv(
-            written,
+            pa.BufferReader(text),
             read_options=pa_csv.ReadOptions(column_names=list(kinds), block_size=block),
             # the null of a single column is an empty line
             parse_options=pa_csv.ParseOptions(newlines_in_values=broken, ignore_empty_lines=False),
@@ -343,7 +338,7 @@ def _parsed(written: io.BytesIO, rows: int, kinds: Mapping[str, pa.DataType]) ->
             ),
         )
 
-    whole = written.getbuffer().nbytes + 1
+    whole = len(text) + 1
     try:
         return parse(kinds, whole if broken else BLOCK)
     except pa.ArrowInvalid:  # or a row is longer than a block

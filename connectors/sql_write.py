@@ -33,6 +33,11 @@ FAST_ROWS = 1_000
 """From here on, it pays to find out whether the table is empty."""
 
 
+def unlogged(connection: Connection) -> AbstractContextManager[bool]:
+    """What a load runs in where no change table notes it."""
+    return nullcontext(False)
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a node's rows are written. `stamp`: the system's own column of last change, which our writes must move too.
@@ -48,7 +53,7 @@ class Target:
     unique: bool
     checked: bool = False
     generated: frozenset[str] = frozenset()
-    loading: Callable[[Connection], AbstractContextManager[bool]] = lambda _: nullcontext(False)
+    loading: Callable[[Connection], AbstractContextManager[bool]] = unlogged
 
     def columns(self, rows: pa.Table) -> Columns:
         """The columns that these rows name and that may be written, key first."""

@@ -54,8 +54,7 @@ def _schema(node: Node, header: Header, found: Changes) -> Iterator[Finding]:
         there = [label(node, name) for name in header.columns]
         yield findings.missing_columns([label(node, name) for name in header.missing], there)
     else:
-        count = len(node.fields)
-        yield Finding("schema", "ok", f"{count} 个字段均有列", f"every one of {count} fields has its column")
+        yield findings.every_column(len(node.fields))
     faults = Counter((line["field"], line["rule"]) for line in found.rejects.select(["field", "rule"]).to_pylist())
     for (name, rule), times in sorted(faults.items()):
         doubled = rule == "key:duplicate"

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,6 +30,7 @@ from federation.canonical_json import canonical_json
 from federation.canonical_text import normal_text
 from federation.canonical_text import plain_ranges as plain_ranges
 from federation.contract import Dataset, FieldSpec
+from federation.together import together
 from federation.vector import query
 
 REJECTS = pa.schema(
@@ -139,8 +138,7 @@ def conform(raw: pa.Table, dataset: Dataset, fields: Sequence[str], *, timezone:
         source = _flat(raw.column(name))
         return source, _typed(source, dataset.fields[name], timezone)
 
-    with ThreadPoolExecutor(2) if raw.num_rows >= MANY else nullcontext() as threads:
-        pairs = dict(zip(found, (map if threads is None else threads.map)(typed_column, found)))
+    pairs = dict(zip(found, together(typed_column, found, 2 if raw.num_rows >= MANY else 1)))
     for name in fields:
         spec = dataset.fields[name]
         if name not in pairs:

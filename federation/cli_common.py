@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from federation.errors import DeclarationError, FedsyncError
+
+if TYPE_CHECKING:
+    from federation.config import Config
 
 out = Console()
 err = Console(stderr=True)
@@ -57,6 +60,15 @@ def error_as_json(error: FedsyncError) -> dict[str, Any]:
     """One error, for programs."""
     where = {name: str(value) for name, value in error.where.items()}
     return {"kind": type(error).__name__, "zh": error.zh, "en": error.en, "todo": error.todo, **where}
+
+
+def refuse_unknown(config: Config, dataset: str | None, region: str | None, found: Sequence[object]) -> None:
+    """Raise DeclarationError for a dataset or region of which nothing was found, and which is not declared: a mistyped name is no empty
+    list."""
+    if not found:
+        config.named(dataset)
+        if region is not None:
+            config.tree[region]
 
 
 def table(title: str, heads: list[str], rows: list[list[Any]]) -> Table:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from federation.cli_common import HERE, FileOption, JsonOption, out, reporting, table
+from federation.cli_common import HERE, FileOption, JsonOption, out, refuse_unknown, reporting, table
 
 if TYPE_CHECKING:
     from federation.federation import Federation
@@ -120,10 +120,7 @@ def purge(file: FileOption = HERE, as_json: JsonOption = False) -> None:
 def asked(services: Services, dataset: str | None, region: str | None, state: str | None = None) -> list[Item]:
     """What is set aside of a dataset, from a region; None: of any. Raises DeclarationError for one that is neither declared nor there."""
     items = services.quarantine.open_items(dataset=dataset, origin=region, state=state)
-    if not items:
-        services.config.named(dataset)
-        if region is not None:
-            services.config.tree[region]
+    refuse_unknown(services.config, dataset, region, items)
     return items
 
 

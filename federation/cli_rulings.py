@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from federation.cli_common import HERE, FileOption, JsonOption, out, reporting, table
+from federation.cli_common import HERE, FileOption, JsonOption, out, refuse_unknown, reporting, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def correction_list(
         federation = _open(file)
         corrections, now = federation.services.corrections, federation.services.ledger.clock()
         found = corrections.active(dataset, state=None if state == "overdue" else state)
-        _known(federation, dataset, region, found)
+        refuse_unknown(federation.config, dataset, region, found)
         shown = [(c, shown_state(c, now)) for c in found if region is None or region in (c.target, c.raised_by)]
         if state == "overdue":
             shown = [(c, told) for c, told in shown if told == "overdue"]
@@ -84,14 +84,6 @@ def correction_list(
         "期限 due",
     ]
     out.print(table("校核 / corrections", heads, rows))
-
-
-def _known(federation: Federation, dataset: str | None, region: str | None, found: Sequence[object]) -> None:
-    """Refuse a dataset or region that is neither declared nor in the ledger: a mistyped name is no empty list."""
-    if not found:
-        federation.config.named(dataset)
-        if region is not None:
-            federation.config.tree[region]
 
 
 def _fields(federation: Federation, dataset: str, names: Sequence[str]) -> str:
@@ -160,7 +152,7 @@ def contest_list(file: FileOption = HERE, dataset: DatasetOption = None, as_json
     with reporting(as_json):
         federation = _open(file)
         contests = federation.services.contests.standing(dataset)
-        _known(federation, dataset, None, contests)
+        refuse_unknown(federation.config, dataset, None, contests)
     if as_json:
         typer.echo(json.dumps([_about(contest) for contest in contests], ensure_ascii=False, default=str))
         return

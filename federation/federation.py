@@ -406,7 +406,7 @@ class Federation:
         item = services.quarantine.find(prefix)
         must_be_declared(self.config, item)
         rule = services.rule(item)
-        with located(dataset=item.dataset, link=item.link_id, key=item.key):
+        with located(**item.where):
             if rule is None:
                 raise FedsyncError(
                     f"only a gate's rule can be waived, this is {item.rule}",

@@ -36,9 +36,7 @@ def must_be_declared(config: Config, item: Item) -> None:
             "its link is no longer declared, so no run will read the record",
             "链路已不在声明中，不会再有运行读取该记录",
             todo="fedsync quarantine close，或把该区划、数据集加回声明 / close it, or declare its region and dataset again",
-            dataset=item.dataset,
-            link=item.link_id,
-            key=item.key,
+            **item.where,
         )
 
 
@@ -62,9 +60,7 @@ def close(services: Services, prefix: str, *, by: str, reason: str, actor: str) 
             "its link is declared: the record is released once it is mended",
             "链路仍在声明中，改正后会自动解除",
             todo="请在来源处改正，或 fedsync quarantine waive / have it mended where it came from, or waive it",
-            dataset=item.dataset,
-            link=item.link_id,
-            key=item.key,
+            **item.where,
         )
     with services.ledger.transaction() as connection:
         services.quarantine.close(connection, item)

@@ -138,6 +138,12 @@ class Small:
         assert not result.errors, {link: str(error) for link, error in result.errors.items()}
         return result
 
+    def two_residents(self) -> None:
+        """R1 and R2, everywhere."""
+        self.resident("R1", phone="13900000001")
+        self.resident("R2", phone="13900000002")
+        self.cascade()
+
     def resident(self, key: str = "R1", community: str = E11, **values: Any) -> None:
         self.put(
             CITY,

@@ -15,9 +15,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +24,7 @@ import pyarrow.parquet as pq
 
 from federation.merge import Advance
 from federation.storage import Storage
+from federation.together import R, T, together
 from federation.vector import query
 
 BUCKET_ROWS = 100_000
@@ -37,9 +36,6 @@ NEWS_FILES = 32
 """Files of news that a reader is made to open at most."""
 AT_A_TIME = 4
 """Files that are read or written at a time."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class Baselines:
             part = fresh.filter(pc.equal(numbers, bucket)) if buckets > 1 else fresh
             return self._store(link_id, part) if part.num_rows else None
 
-        files |= {bucket: path for bucket, path in zip(touched, _together(stored, touched)) if path is not None}
+        files |= {bucket: path for bucket, path in zip(touched, _files(stored, touched)) if path is not None}
         return Manifest(dict(groups), buckets, files, manifest.rows - old.num_rows + fresh.num_rows)
 
     def collect(self, link_id: str, keep: Manifest, older_than: float = 86_400.0) -> int:
@@ -201,7 +197,7 @@ class Baselines:
         schema = pa.schema([*fields, ("gone", pa.bool_())] if news else fields)
         if not paths:
             return schema.empty_table()
-        held = pa.concat_tables(_together(self._read, paths), promote_options="default")
+        held = pa.concat_tables(_files(self._read, paths), promote_options="default")
         columns = [held.column("key")]
         for name, meaning in groups.items():
             same = manifest.groups.get(name) == meaning
@@ -220,12 +216,9 @@ class Baselines:
         return path
 
 
-def _together(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """The answer for each, some at a time: an object store takes its time for each file, not for all of them."""
-    if len(items) < 3:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(AT_A_TIME) as threads:
-        return list(threads.map(work, items))
+def _files(work: Callable[[T], R], files: Sequence[T]) -> list[R]:
+    """An object store takes its time for each file, not for all of them."""
+    return together(work, files, AT_A_TIME if len(files) > 2 else 1)
 
 
 def _buckets_for(rows: int) -> int:

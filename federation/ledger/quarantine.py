@@ -78,6 +78,11 @@ class Item:
     closed: datetime | None
     shown: str | None
 
+    @property
+    def where(self) -> dict[str, str]:
+        """What an error about it names."""
+        return {"dataset": self.dataset, "link": self.link_id, "key": self.key}
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -273,9 +278,7 @@ def must_be_open(item: Item) -> None:
             f"the record is {item.state}, and set aside no more",
             "该记录已不在隔离中",
             todo="fedsync quarantine list",
-            dataset=item.dataset,
-            link=item.link_id,
-            key=item.key,
+            **item.where,
         )
 
 

@@ -188,9 +188,7 @@ def test_nothing_can_be_learnt_from_no_record() -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Small:
     made = Small(tmp_path)
-    made.resident("R1", phone="13900000001")
-    made.resident("R2", phone="13900000002")
-    made.cascade()
+    made.two_residents()
     return made
 
 

@@ -27,9 +27,7 @@ LINK = f"resident/{E11}"
 def small(tmp_path: Path) -> Small:
     """R1 has a bad phone number that its community typed."""
     made = Small(tmp_path)
-    made.resident("R1", phone="13900000001")
-    made.resident("R2", phone="13900000002")
-    made.cascade()
+    made.two_residents()
     made.put(E11, "R1", phone=BAD)
     made.cascade()
     return made

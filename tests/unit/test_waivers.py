@@ -25,9 +25,7 @@ RULE = "expect_column_values_to_match_regex(phone)"
 def small(tmp_path: Path) -> Small:
     """R1 has a bad phone number that its community typed; the clock says 2026-01-01."""
     made = Small(tmp_path)
-    made.resident("R1", phone="13900000001")
-    made.resident("R2", phone="13900000002")
-    made.cascade()
+    made.two_residents()
     made.put(E11, "R1", phone=BAD)
     made.cascade()
     return made
